@@ -1,0 +1,87 @@
+r"""The Ring-lite pipeline in miniature: a 2 M parameter MoE on two CPU cores.
+
+  python -m experiments.ring_lite \
+      --config=configs/pipeline/ring_lite_mini.py --workdir=runs/ring_lite
+
+`:smoke` shrinks it to a minute for tests and notebooks. Three seeds, as in the
+README's table: add --config.seeds='(0,1,2)'.
+"""
+from ml_collections import config_dict
+
+from configs import common
+
+_TASKS = (('basic_arithmetic', 1), ('simple_equations', 1),
+          ('spell_backward', 1), ('number_sequence', 1))
+_PROMPT = 64     # tokens; bytes and three special tokens
+_RESPONSE = 64
+
+
+def get_config(arg: str = '') -> config_dict.ConfigDict:
+  if arg not in ('', 'smoke'):
+    raise ValueError(f'Unknown variant {arg!r}; use "" or "smoke".')
+  smoke = arg == 'smoke'
+  model = dict(variant='tiny' if smoke else 'mini')
+  source = common.reasoning_gym(_TASKS, train_size=60 if smoke else 1_000,
+                                held_out=8 if smoke else 40)
+
+  config = config_dict.ConfigDict()
+  config.seeds = (0,)
+  config.entropy_band = (0.3, 0.5)  # nats per token, from the paper
+  config.sft = _sft(smoke, model, source)
+  # Stage 1 is math alone, stage 2 code and science together.
+  config.rl = (_rl(smoke, model, source, 'rl_math', ('math',)),
+               _rl(smoke, model, source, 'rl_code_science',
+                   ('code', 'science')))
+  config.evaluation = _evaluation(smoke, model, source)
+  return config
+
+
+def _sft(smoke, model, source):
+  config = common.base()
+  config.model = model
+  config.num_steps = 4 if smoke else 400
+  config.data = common.data(source, _PROMPT, fresh_solutions=True,
+                            examples_per_step=8 if smoke else 64)
+  config.loss = dict(name='cross_entropy')
+  config.regularize = dict(entropy_coef=0.0, balance_coef=0.01, z_coef=1e-4)
+  config.packing = dict(row_length=128 if smoke else 256,
+                        num_rows=8 if smoke else 32)
+  config.checkpoint = dict(every=2 if smoke else 100, keep=None)
+  config.optimizer = dict(
+      name='adamw', learning_rate=2e-3, clip_norm=1.0, b1=0.9, b2=0.95,
+      weight_decay=0.1,
+      schedule=dict(name='cosine', warmup_steps=10, end_factor=0.1,
+                    decay_steps=config.num_steps))
+  return config
+
+
+def _rl(smoke, model, source, name, domains):
+  config = common.policy()
+  config.name = name
+  config.model = model
+  config.num_steps = 3 if smoke else 100
+  config.data = common.data(source, _PROMPT,
+                            prompts_per_step=4 if smoke else 16)
+  config.data.domains = domains
+  config.rollout = common.rollout(_PROMPT, _RESPONSE, 8 if smoke else 64,
+                                  samples_per_prompt=4 if smoke else 8)
+  config.packing = common.packing(
+      token_budget=256 if smoke else 2_048, row_length=128 if smoke else 256,
+      num_rows=16 if smoke else 48)
+  config.num_microbatches = 4 if smoke else 12
+  config.optimizer.learning_rate = 3e-4
+  config.checkpoint.every = 1 if smoke else 25
+  return config
+
+
+def _evaluation(smoke, model, source):
+  config = common.base()
+  config.model = model
+  config.data = common.data(source, _PROMPT)
+  config.reward = dict(name='by_record', timeout=5.0, num_workers=2)
+  config.rollout = common.rollout(_PROMPT, _RESPONSE, 8 if smoke else 64, 1)
+  config.evaluation = dict(
+      split='test', problems_per_domain=4 if smoke else 80,
+      num_samples=4 if smoke else 8, ks=(1, 2, 4) if smoke else (1, 2, 4, 8),
+      num_examples=8, sampling=dict(temperature=1.0))
+  return config

@@ -1,0 +1,113 @@
+"""Sample responses to records and grade them; training and evaluation alike."""
+from __future__ import annotations
+
+import collections
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from rljax import packing
+from rljax import rollout
+from rljax.data import chat
+from rljax.rollout import statistics
+from rljax.training import metrics
+from rljax.types import RewardResult
+from rljax.types import Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Graded:
+  """Responses with their verdicts; P records, G samples each."""
+  records: tuple[dict, ...]
+  rollout: Rollout
+  texts: tuple[str, ...]            # flat order, P * G
+  results: tuple[RewardResult, ...]  # flat order
+  reward_PG: np.ndarray   # float32; 0 where not gradable
+  valid_PG: np.ndarray    # bool; False: the verifier failed, not the model
+  correct_PG: np.ndarray  # bool
+
+
+def make_sampler(job, config):
+  """The sampler of a config's `rollout` section."""
+  return rollout.make_sampler(
+      job.model, job.mesh, num_slots=config.rollout.num_slots,
+      max_prompt_length=config.rollout.max_prompt_length,
+      max_new_tokens=config.rollout.max_new_tokens,
+      stop_ids=job.tokenizer.stop_ids)
+
+
+def sample(sampler, params, records, key, *, tokenizer, num_samples,
+           sampling) -> Rollout:
+  """Samples `num_samples` responses to each record's prompt."""
+  prompts = [chat.prompt_tokens(tokenizer, record['prompt'])
+             for record in records]
+  return sampler(params, prompts, key, samples_per_prompt=num_samples,
+                 **sampling)
+
+
+def grade(samples: Rollout, records, scorer, tokenizer) -> Graded:
+  """Decodes responses and asks the verifiers."""
+  num_prompts, num_samples = samples.length_PG.shape
+  texts = [
+      tokenizer.decode(samples.tokens_PGT[p, g, :samples.length_PG[p, g]])
+      for p in range(num_prompts) for g in range(num_samples)]
+  repeated = [record for record in records for _ in range(num_samples)]
+  results = scorer.score(repeated, texts, lengths=samples.length_PG.ravel(),
+                         stopped=samples.stopped_PG.ravel())
+  shape = samples.length_PG.shape
+  valid = np.array([r.reward is not None for r in results]).reshape(shape)
+  reward = np.array([r.reward or 0.0 for r in results], np.float32)
+  correct = np.array([r.is_correct for r in results]).reshape(shape)
+  return Graded(tuple(records), samples, tuple(texts), tuple(results),
+                reward.reshape(shape), valid, correct)
+
+
+def verdicts(graded: Graded) -> dict[str, int]:
+  """Number of responses by status."""
+  return dict(collections.Counter(r.status for r in graded.results))
+
+
+def summary(graded: Graded) -> dict[str, float]:
+  """The step's rewards, responses and verdicts as metrics."""
+  valid = graded.valid_PG
+  reward = graded.reward_PG[valid].mean() if valid.any() else float('nan')
+  counts = {f'verdict_{status}': float(count)
+            for status, count in verdicts(graded).items()}
+  return statistics.summarize(graded.rollout) | counts | {
+      'reward': float(reward),
+      'accuracy': float(graded.correct_PG.mean()),
+      'ungradable': float((~valid).sum())}
+
+
+def total_verdicts(workdir) -> dict[str, int]:
+  """Verdicts of a whole run, resumed or not, from its metrics."""
+  total = collections.Counter()
+  for line in metrics.read(pathlib.Path(workdir) / metrics.FILE_NAME):
+    for name, value in line.items():
+      if name.startswith('verdict_'):
+        total[name.removeprefix('verdict_')] += int(value)
+  return dict(total)
+
+
+def join(parts: list[Graded]) -> Graded:
+  """Several draws of the same number of samples as one."""
+  chain = lambda name: sum((getattr(part, name) for part in parts), ())
+  stack = lambda name: np.concatenate([getattr(p, name) for p in parts])
+  return Graded(
+      chain('records'), packing.join([p.rollout for p in parts]),
+      chain('texts'), chain('results'), stack('reward_PG'), stack('valid_PG'),
+      stack('correct_PG'))
+
+
+def take(graded: Graded, keep_P: np.ndarray) -> Graded:
+  """The prompts where `keep_P` is True."""
+  size = graded.reward_PG.shape[1]
+  pick = np.flatnonzero(keep_P)
+  flat = [p * size + g for p in pick for g in range(size)]
+  return Graded(
+      tuple(graded.records[p] for p in pick),
+      packing.take_prompts(graded.rollout, keep_P),
+      tuple(graded.texts[i] for i in flat),
+      tuple(graded.results[i] for i in flat),
+      graded.reward_PG[pick], graded.valid_PG[pick], graded.correct_PG[pick])

@@ -1,0 +1,107 @@
+"""Supervised fine-tuning on demonstrations: the distillation stage.
+
+  python -m experiments.sft \\
+      --config=configs/supervised/sft_tiny.py --workdir=runs/sft_tiny
+
+Every checkpoint is kept, so that the one to start RL from can be chosen by its
+entropy afterwards.
+
+Reference: Ring-lite (arXiv 2506.14731) §3.1 and §4.3.
+"""
+from __future__ import annotations
+
+import jax
+
+from experiments import launch
+from rljax import losses
+from rljax import packing
+from rljax import sharding
+from rljax.data import chat
+from rljax.data import pipeline
+from rljax.data import teacher
+from rljax.evaluation import plots
+from rljax.training import batch as batches
+from rljax.training import checkpoint
+from rljax.training import forward as forwards
+from rljax.training import metrics as logging
+from rljax.training import optimizer as optimizers
+from rljax.training import preemption
+from rljax.training import state as states
+from rljax.training import update as updates
+
+
+def run(config, workdir: str) -> states.TrainState:
+  """Builds the pieces, then writes the algorithm out as a loop."""
+  job = launch.start(config, workdir, 'sft')
+  keys = states.named_keys(config.seed, 'init', 'sample', 'update')
+  optimizer = optimizers.make_optimizer(**config.optimizer)
+  objective = losses.get('supervised', **config.loss)
+  examples = pipeline.demonstrations(
+      launch.open_records(config, job, 'train'), seed=config.seed,
+      batch_size=config.data.examples_per_step,
+      solve=teacher.solve if config.data.fresh_solutions else None)
+
+  with (logging.CompilationCounter() as counter,
+        sharding.use(job.mesh, job.rules),
+        preemption.Preemption() as stop,
+        checkpoint.Checkpointer(job.workdir / 'checkpoints',
+                                fingerprint=job.fingerprint,
+                                **config.checkpoint) as saver):
+    state, state_sharding = launch.initial_state(
+        config, job, optimizer, keys['init'])
+    progress = {'stage': job.title, 'examples': examples.get_state(), 'seconds': {}}
+    state, progress = saver.restore_or(state, progress)
+    examples.set_state(progress['examples'])
+    clock = launch.Clock(progress['seconds'])
+
+    micro = dict(num_microbatches=config.num_microbatches,
+                 batch_sharding=sharding.batch(job.mesh))
+    forward = forwards.make_forward(job.model)
+    score = forwards.make_score_fn(forward, **micro)
+    update = updates.make_update_fn(
+        forwards.compose(forward, objective.loss, **config.regularize),
+        optimizer, state_sharding=state_sharding, **micro)
+    first = int(state.step)
+
+    with logging.MetricWriter(job.workdir, first,
+                              last_checkpoint=saver.latest_path) as writer:
+      for step in logging.progress(range(first, config.num_steps),
+                                   job.title):
+        with clock('pack'):
+          batch = make_batch(config, job.tokenizer, next(examples))
+        with clock('update'):
+          if config.regularize.balance_coef and config.num_microbatches > 1:
+            # The balance loss needs the load of the step, not of a part of it.
+            batch = batches.with_load(batch, score, state.params)
+          state, metrics = update(state, batch, keys['update'])
+          jax.block_until_ready(state.params)
+        report = {
+            'train_tokens': float((batch.segment_BT > 0).sum()),
+            'row_fill': packing.row_fill(batch.segment_BT,
+                                         config.num_microbatches)}
+        writer.write(step, metrics | report | clock.rates(report))
+        progress = {'stage': job.title, 'examples': examples.get_state(),
+                    'seconds': clock.seconds}
+        launch.save(saver, writer, stop, state, step, metrics, progress,
+                    last=step + 1 == config.num_steps)
+  launch.finish(job, config, clock, counter, {},
+                launch.training_plots(job, plots.SUPERVISED_PANELS))
+  return state
+
+
+def make_batch(config, tokenizer, records):
+  """Demonstrations as rows of one fixed shape."""
+  pairs = [
+      chat.training_example(tokenizer, [
+          {'role': 'user', 'content': record['prompt']},
+          {'role': 'assistant', 'content': record['solution']}])
+      for record in records]
+  tokens, masks = zip(*pairs, strict=True)
+  return packing.pack_examples(
+      tokens, masks, num_rows=config.packing.num_rows,
+      row_length=config.packing.row_length,
+      num_microbatches=config.num_microbatches)
+
+
+if __name__ == '__main__':
+  launch.main(run)

@@ -1,0 +1,208 @@
+"""Reinforcement learning with verifiable rewards on a mixture-of-experts policy.
+
+  python -m experiments.train_policy \\
+      --config=configs/policy/c3po_tiny.py --workdir=runs/c3po_tiny
+
+Each step: sample groups, grade them, form advantages over complete groups,
+select the tokens of the budget, pack them into rows of one fixed shape, update.
+
+Reference: Ring-lite (arXiv 2506.14731) §3; DAPO (arXiv 2503.14476) §3.2 for
+dynamic sampling.
+"""
+from __future__ import annotations
+
+from typing import Callable, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import launch
+from experiments import responses
+from rljax import losses
+from rljax import packing
+from rljax import rewards
+from rljax import sharding
+from rljax.data import pipeline
+from rljax.evaluation import plots
+from rljax.ops import advantages
+from rljax.rollout import statistics
+from rljax.training import batch as batches
+from rljax.training import checkpoint
+from rljax.training import forward as forwards
+from rljax.training import metrics as logging
+from rljax.training import optimizer as optimizers
+from rljax.training import preemption
+from rljax.training import state as states
+from rljax.training import update as updates
+
+
+class Stages(NamedTuple):
+  """The compiled functions of a step; each compiles once in a run."""
+  sample: Callable
+  score: Callable
+  token_weights: Callable
+  update: Callable
+
+
+def run(config, workdir: str) -> states.TrainState:
+  """Builds the pieces, then writes the algorithm out as a loop."""
+  job = launch.start(config, workdir, 'rl')
+  check(config)
+  keys = states.named_keys(config.seed, 'init', 'sample', 'update')
+  optimizer = optimizers.make_optimizer(**config.optimizer)
+  objective = losses.get('policy', **config.loss)
+  with (logging.CompilationCounter() as counter,
+        sharding.use(job.mesh, job.rules),
+        rewards.create(**config.reward) as scorer,
+        preemption.Preemption() as stop,
+        checkpoint.Checkpointer(job.workdir / 'checkpoints',
+                                fingerprint=job.fingerprint,
+                                **config.checkpoint) as saver):
+    state, state_sharding = launch.initial_state(
+        config, job, optimizer, keys['init'])
+    # A copy: `update` donates the state.
+    reference = states.frozen_copy(state.params) if (
+        objective.hparams['kl_coef']) else None
+    prompts = pipeline.prompts(
+        launch.open_records(config, job, 'train', scorer), seed=config.seed,
+        batch_size=config.data.prompts_per_step)
+    stages = make_stages(config, job, objective, optimizer, state_sharding)
+    progress = {'stage': job.title, 'prompts': prompts.get_state(), 'seconds': {}}
+    state, progress = saver.restore_or(state, progress)
+    prompts.set_state(progress['prompts'])
+    clock = launch.Clock(progress['seconds'])
+    first = int(state.step)
+
+    with logging.MetricWriter(job.workdir, first,
+                              last_checkpoint=saver.latest_path) as writer:
+      for step in logging.progress(range(first, config.num_steps),
+                                   job.title):
+        key = jax.random.fold_in(keys['sample'], step)
+        graded, draws = collect(config, job, stages, clock, prompts, scorer,
+                                state.params, key)
+        with clock('pack'):
+          rows, report = select_and_pack(config, graded, step)
+          weight_BT = stages.token_weights(rows)
+        with clock('update'):
+          batch = batches.policy_batch(
+              rows, weight_BT, packing.policy_shares(rows.segment_BT),
+              stages.score, state.params, reference)
+          state, metrics = stages.update(state, batch, keys['update'])
+          jax.block_until_ready(state.params)
+        mismatch = statistics.mismatch(
+            rows.sampled_logp_BT, batch.old_logp_BT, rows.mask_BT)
+        # `entropy` here is over all sampled tokens, not those of the budget.
+        metrics |= report | draws | mismatch | responses.summary(graded)
+        writer.write(step, metrics | clock.rates(report))
+        progress = {'stage': job.title, 'prompts': prompts.get_state(), 'seconds': clock.seconds}
+        launch.save(saver, writer, stop, state, step, metrics, progress,
+                    last=step + 1 == config.num_steps)
+  verdicts = responses.total_verdicts(job.workdir)
+  launch.finish(job, config, clock, counter, {'verdicts': verdicts},
+                launch.training_plots(job, plots.POLICY_PANELS))
+  return state
+
+
+def check(config):
+  """Refuses, before anything is compiled, sizes that cannot work together."""
+  roll, pack = config.rollout, config.packing
+  longest = roll.max_prompt_length + roll.max_new_tokens
+  if pack.row_length < longest:
+    raise ValueError(
+        f'Expected packing.row_length >= max_prompt_length + max_new_tokens = '
+        f'{longest}, got {pack.row_length}: a response never straddles rows. '
+        'Raise row_length.')
+  packing.check_budget(
+      pack.select.token_budget,
+      config.data.prompts_per_step * roll.samples_per_prompt,
+      roll.max_new_tokens)
+
+
+def make_stages(config, job, objective, optimizer, state_sharding) -> Stages:
+  """Builds the compiled functions."""
+  rows = sharding.batch(job.mesh)
+  forward = forwards.make_forward(job.model, config.rollout.temperature)
+  micro = dict(num_microbatches=config.num_microbatches, batch_sharding=rows)
+  return Stages(
+      sample=responses.make_sampler(job, config),
+      score=forwards.make_score_fn(forward, **micro),
+      token_weights=jax.jit(objective.token_weights),
+      update=updates.make_update_fn(
+          forwards.compose(forward, objective.loss, **config.regularize),
+          optimizer, state_sharding=state_sharding, **micro))
+
+
+def collect(config, job, stages, clock, prompts, scorer, params, key):
+  """Samples and grades until the step has what it asks for.
+
+  One draw is the rule. With `dynamic_sampling`, groups whose rewards are all
+  alike are dropped and replaced; with `packing.resample`, prompts are added
+  until their tokens fill the budget. `max_draws` bounds both.
+  """
+  parts, dropped = [], 0
+  options = config.rollout
+  for draw in range(config.max_draws):
+    records = next(prompts)
+    with clock('rollout'):
+      samples = responses.sample(
+          stages.sample, params, records, jax.random.fold_in(key, draw),
+          tokenizer=job.tokenizer, num_samples=options.samples_per_prompt,
+          sampling=dict(temperature=options.temperature, top_k=options.top_k,
+                        top_p=options.top_p, min_p=options.min_p))
+    with clock('reward'):
+      graded = responses.grade(samples, records, scorer, job.tokenizer)
+    if config.dynamic_sampling:
+      keep_P = np.asarray(advantages.informative_groups(
+          graded.reward_PG, graded.correct_PG, graded.valid_PG))
+      dropped += int((~keep_P).sum())
+      graded = responses.take(graded, keep_P)
+    parts.append(graded)
+    joined = responses.join(parts)
+    if not lacks(config, joined):
+      break
+  if not joined.records:
+    raise ValueError(
+        f'Expected a group with right and wrong answers in {config.max_draws} '
+        'draws, got none. Use easier or harder prompts, raise max_draws, or '
+        'turn dynamic_sampling off.')
+  # Static shapes: what exceeds the step's prompts is not trained on.
+  wanted = config.data.prompts_per_step * (
+      config.max_draws if config.packing.resample else 1)
+  kept = np.arange(len(joined.records)) < wanted
+  return responses.take(joined, kept), {
+      'draws': float(draw + 1), 'uninformative_groups': float(dropped)}
+
+
+def lacks(config, graded) -> bool:
+  """Whether the step needs another draw."""
+  if config.dynamic_sampling and (
+      len(graded.records) < config.data.prompts_per_step):
+    return True
+  return config.packing.resample and bool(packing.needs_more(
+      graded.rollout.length_PG.ravel(), config.packing.select.token_budget))
+
+
+def select_and_pack(config, graded, step: int):
+  """Advantages over complete groups, then the budget, then the rows."""
+  estimate = getattr(advantages, config.advantage)
+  advantage_R = np.asarray(
+      estimate(graded.reward_PG, graded.valid_PG)).ravel()
+  # A response that nobody could grade has length 0 here: never selected.
+  lengths_R = np.where(graded.valid_PG, graded.rollout.length_PG, 0).ravel()
+  selection = packing.select(
+      lengths_R, seed=[config.seed, step], advantage_R=advantage_R,
+      group_size=config.rollout.samples_per_prompt, **config.packing.select)
+  rows = packing.pack(
+      graded.rollout, advantage_R, selection,
+      num_rows=config.packing.num_rows, row_length=config.packing.row_length,
+      num_microbatches=config.num_microbatches,
+      max_response_length=config.rollout.max_new_tokens)
+  fill = packing.row_fill(rows.segment_BT, config.num_microbatches)
+  report = packing.statistics(selection) | {
+      'row_fill': fill, 'train_tokens': float((rows.segment_BT > 0).sum()),
+      'sampled_tokens': float(graded.rollout.length_PG.sum())}
+  return rows, report
+
+
+if __name__ == '__main__':
+  launch.main(run)

@@ -1,0 +1,81 @@
+"""A user's own problems: JSONL of {prompt, answer, domain?}.
+
+A line may also carry an `id` and a `solution` to learn from. Answers are judged
+by the verifier named for the whole file.
+"""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+
+import tensorflow_datasets as tfds
+
+from rljax.data.builders import lines
+from rljax.data.builders import storage
+
+REQUIRED = ('prompt', 'answer')
+OPTIONAL = ('domain', 'id', 'solution')
+
+
+@dataclasses.dataclass
+class JsonlConfig(tfds.core.BuilderConfig):
+  parts: dict = dataclasses.field(default_factory=dict)
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  """Writes the records that `make_builder` has read and checked."""
+  name = 'jsonl'
+  VERSION = tfds.core.Version('1.0.0')
+  url_infos = None  # no checksums: looking for them needs an undeclared package
+
+  def _info(self):
+    return storage.info(self, 'Problems of a JSONL file.')
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # nothing is downloaded
+    parts = self.builder_config.parts
+    return {name: self._generate_examples(part) for name, part in parts.items()}
+
+  def _generate_examples(self, records):
+    return storage.with_keys(records)
+
+
+def make_builder(
+    data_dir: str,
+    *,
+    path: str,
+    verifier: str = 'math',
+    domain: str = 'math',
+    validation_size: int = 0,
+    test_size: int = 0,
+    seed: int = 0,
+) -> tfds.core.DatasetBuilder:
+  """A builder of one file; `domain` is for lines that name none."""
+  allowed = [v for v in storage.VERIFIERS if v != 'generator']
+  if verifier not in allowed:
+    raise ValueError(f'Expected a verifier among {allowed}, got {verifier!r}; '
+                     'choose the one that reads the answers of the file.')
+  rows = lines.read(path, REQUIRED, OPTIONAL)
+  for number, row in enumerate(rows):
+    row.setdefault('id', f'jsonl-{number:06d}')
+  ids = [row['id'] for row in rows]
+  if len(set(ids)) < len(ids):
+    twice = next(i for i in ids if ids.count(i) > 1)
+    raise ValueError(f'Expected a different id on each line of {path}, got '
+                     f'{twice!r} twice; rename one or leave ids out.')
+  sizes = dict(validation_size=validation_size, test_size=test_size, seed=seed)
+  split = lines.split(rows, 'prompt', **sizes)
+  parts = {name: [_record(row, verifier, domain) for row in part]
+           for name, part in split.items()}
+  content = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+  name = storage.digest(dict(sizes, content=content, verifier=verifier,
+                             domain=domain))
+  return storage.create(Builder, data_dir, JsonlConfig(name=name, parts=parts))
+
+
+def _record(row, verifier, domain):
+  return {'id': row['id'], 'prompt': row['prompt'], 'answer': row['answer'],
+          'domain': row.get('domain', domain), 'family': 'jsonl',
+          'difficulty': 0, 'verifier': verifier,
+          'solution': row.get('solution', ''), 'metadata': '{}'}

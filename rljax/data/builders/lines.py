@@ -1,0 +1,98 @@
+"""JSONL files checked line by line, and their split into held-out parts.
+
+Every error names the file, the line and the field. Lines with the same prompt
+always go to the same split, so no prompt of the test split is in training.
+"""
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+from typing import Sequence
+
+import numpy as np
+
+
+def read(
+    path: str | pathlib.Path,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+) -> list[dict[str, str]]:
+  """Objects of text fields, one a line; empty lines are skipped."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f'Expected a JSONL file, got {str(path)!r}, which is not '
+                     'a file; correct the path.')
+  rows = []
+  with path.open('rb') as file:
+    for number, line in enumerate(file, start=1):
+      if line.strip():
+        rows.append(_row(line, f'{path}, line {number}', required, optional))
+  if not rows:
+    raise ValueError(f'Expected at least one problem in {path}, got an empty '
+                     'file; give a file with problems in it.')
+  return rows
+
+
+def split(
+    rows: Sequence[dict[str, Any]],
+    key: str,
+    *,
+    validation_size: int,
+    test_size: int,
+    seed: int,
+) -> dict[str, list[dict[str, Any]]]:
+  """Holds out whole prompts, drawn by the seed; the order is kept."""
+  prompts = list(dict.fromkeys(row[key] for row in rows))
+  held_out = validation_size + test_size
+  if held_out and held_out >= len(prompts):
+    raise ValueError(
+        f'Expected fewer held-out prompts than the {len(prompts)} different '
+        f'ones, got {validation_size} + {test_size}; lower validation_size or '
+        'test_size.')
+  drawn = np.random.default_rng([seed]).permutation(len(prompts))
+  place = {}
+  for rank, index in enumerate(drawn):
+    place[prompts[index]] = ('test' if rank < test_size else
+                             'validation' if rank < held_out else 'train')
+  parts = {'train': [], 'validation': [], 'test': []}
+  for row in rows:
+    parts[place[row[key]]].append(row)
+  return {name: part for name, part in parts.items() if part}
+
+
+def check_disjoint(
+    train: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]], key: str
+) -> None:
+  """Refuses a test file that shares prompts with the training file."""
+  both = {row[key] for row in train} & {row[key] for row in test}
+  if both:
+    raise ValueError(
+        f'Expected no test {key} in the training file, got {len(both)} in both '
+        f'(one is {min(both)[:80]!r}); remove them from one file.')
+
+
+def _row(line: bytes, where: str, required, optional) -> dict[str, str]:
+  """One checked object."""
+  try:
+    row = json.loads(line.decode('utf-8'))
+  except ValueError as error:  # of the JSON, or of the UTF-8
+    raise ValueError(
+        f'Expected a JSON object in {where}, got text that cannot be read '
+        f'({error}); repair or remove the line.') from error
+  if not isinstance(row, dict):
+    raise ValueError(f'Expected a JSON object in {where}, got '
+                     f'{type(row).__name__}; write one object a line.')
+  for field in required:
+    if field not in row:
+      raise ValueError(f'Expected the field {field!r} in {where}, got '
+                       f'{sorted(row)}; add it.')
+  for field, value in row.items():
+    if field not in (*required, *optional):
+      raise ValueError(
+          f'Expected only the fields {[*required, *optional]} in {where}, got '
+          f'{field!r}; correct its name or remove it.')
+    if not isinstance(value, str) or not value.strip():
+      raise ValueError(f'Expected non-empty text in the field {field!r} of '
+                       f'{where}, got {value!r}; write it as a string.')
+  return row

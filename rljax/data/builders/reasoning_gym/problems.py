@@ -1,0 +1,75 @@
+"""Problems of the third-party `reasoning-gym` generators, split for learning.
+
+Each (family, level, split) draws from its own range of seeds. The held-out
+splits are drawn first and a prompt that was drawn before, at any level, is
+passed over, so no prompt is in two splits or twice in one.
+"""
+from __future__ import annotations
+
+import json
+from typing import Any
+from typing import Sequence
+import zlib
+
+import reasoning_gym
+
+from rljax.data import teacher
+from rljax.data.builders.reasoning_gym import curriculum
+
+_ORDER = ('test', 'validation', 'train')  # held-out prompts have first choice
+_DRAWS_PER_PROBLEM = 200  # before the level is said to have too few problems
+
+
+def make(
+    tasks: Sequence[tuple[str, int]],
+    sizes: dict[str, int],
+    seed: int,
+) -> dict[str, list[dict[str, Any]]]:
+  """Records by split; sizes[split] of them for each (family, difficulty)."""
+  seen = set()
+  drawn = {}
+  for split in _ORDER:
+    for family, difficulty in tasks:
+      drawn[split, family, difficulty] = _draw(
+          family, difficulty, split, sizes[split], seed, seen)
+  return {split: [record for task in tasks
+                  for record in drawn[(split, *task)]]
+          for split in reversed(_ORDER) if sizes[split]}
+
+
+def _draw(family, difficulty, split, size, seed, seen):
+  """`size` new problems of one task; adds their prompts to `seen`."""
+  level = curriculum.level(family, difficulty)
+  # Item k of a generator depends on its seed plus k: ranges must not overlap.
+  start = zlib.crc32(f'{seed}/{family}/{difficulty}/{split}'.encode()) << 32
+  source = reasoning_gym.create_dataset(
+      family, seed=start, size=1 << 31, **level.arguments)
+  records = []
+  for k in range(size * _DRAWS_PER_PROBLEM):
+    if len(records) == size:
+      return records
+    entry = source[k]
+    prompt = entry['question'].strip()
+    if prompt in seen or not level.keep(entry['metadata']):
+      continue
+    seen.add(prompt)
+    name = f'{family}-{difficulty}-{split}-{len(records):05d}'
+    records.append(_record(entry, prompt, name, family, difficulty, seed))
+  if len(records) < size:
+    raise ValueError(
+        f'Expected {size} different problems of {family!r} at difficulty '
+        f'{difficulty} for {split!r}, got {len(records)} after '
+        f'{size * _DRAWS_PER_PROBLEM} draws; lower the sizes or choose a '
+        'higher difficulty.')
+  return records
+
+
+def _record(entry, prompt, name, family, difficulty, seed):
+  """The record of one problem, the teacher's solution included."""
+  record = {
+      'id': name, 'prompt': prompt, 'answer': entry['answer'],
+      'domain': curriculum.FAMILIES[family].domain, 'family': family,
+      'difficulty': difficulty, 'verifier': 'generator',
+      'metadata': json.dumps(entry['metadata']),
+  }
+  return {**record, 'solution': teacher.solve(record, seed)}

@@ -1,0 +1,128 @@
+"""Grouped-query attention over packed rows or over an explicit KV cache.
+
+  y = softmax(q kᵀ / √H + mask) v,  softmax in float32
+
+Rows hold several segments; a token sees the earlier tokens of its own segment
+only. With a cache, `position` is also the cache index: a query at position q
+sees the indices <= q of its own row, so rows may be at different positions.
+
+Reference: GQA (arXiv 2305.13245).
+"""
+from __future__ import annotations
+
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from rljax.models import layers
+from rljax.models import variants
+
+_MASKED = -1e30  # finite, so that a row without keys stays free of NaN
+
+
+@struct.dataclass
+class KVCache:
+  """Keys and values of every layer; an argument and a result, never hidden."""
+  k_LBSKH: jax.Array
+  v_LBSKH: jax.Array
+
+
+def init_cache(config: variants.ModelConfig, rows: int,
+               length: int) -> KVCache:
+  """An empty cache for `rows` sequences of at most `length` tokens."""
+  shape = (config.num_layers, rows, length, config.num_kv_heads,
+           config.head_dim)
+  zeros = lambda: jnp.zeros(shape, config.dtype)  # two buffers, for donation
+  return KVCache(zeros(), zeros())
+
+
+class Attention(nn.Module):
+  """Projections, rotary positions, attention, output projection."""
+  config: variants.ModelConfig
+
+  @nn.compact
+  def __call__(self, x_BTD, position_BT, segment_BT, cache: KVCache | None,
+               layer: jax.Array):
+    config, std = self.config, self.config.init_std
+    width, heads = config.model_dim, config.num_heads
+    groups, size = config.num_kv_heads, config.head_dim
+    wq_DNH = layers.param(self, 'query', (width, heads, size),
+                          ('embed', 'heads', 'head_dim'), std)
+    wk_DKH = layers.param(self, 'key', (width, groups, size),
+                          ('embed', 'kv_heads', 'head_dim'), std)
+    wv_DKH = layers.param(self, 'value', (width, groups, size),
+                          ('embed', 'kv_heads', 'head_dim'), std)
+    wo_NHD = layers.param(self, 'out', (heads, size, width),
+                          ('heads', 'head_dim', 'embed'), std)
+
+    q_BTNH = jnp.einsum('btd,dnh->btnh', x_BTD, wq_DNH)
+    k_BTKH = jnp.einsum('btd,dkh->btkh', x_BTD, wk_DKH)
+    v_BTKH = jnp.einsum('btd,dkh->btkh', x_BTD, wv_DKH)
+    q_BTNH = layers.rotate(q_BTNH, position_BT, config) * size**-0.5
+    k_BTKH = layers.rotate(k_BTKH, position_BT, config)
+    q_BTNH = nn.with_logical_constraint(
+        q_BTNH, ('act_batch', 'act_length', 'act_heads', None))
+
+    if cache is None:
+      y_BTNH = _self_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT,
+                               config.query_chunk)
+    else:
+      cache, k_BSKH, v_BSKH = _write(cache, layer, k_BTKH, v_BTKH,
+                                     position_BT, segment_BT)
+      index_S = jnp.arange(k_BSKH.shape[1])
+      mask_BTS = index_S[None, None] <= position_BT[..., None]
+      y_BTNH = _attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+    return jnp.einsum('btnh,nhd->btd', y_BTNH, wo_NHD), cache
+
+
+def _write(cache, layer, k_BTKH, v_BTKH, position_BT, segment_BT):
+  """Stores new keys and values; padding is sent out of bounds and dropped."""
+  rows, length = cache.k_LBSKH.shape[1:3]
+  row_B1 = jnp.arange(rows)[:, None]
+  index_BT = jnp.where(segment_BT > 0, position_BT, length)
+  put = lambda store, new: store.at[layer, row_B1, index_BT].set(
+      new, mode='drop')
+  cache = KVCache(put(cache.k_LBSKH, k_BTKH), put(cache.v_LBSKH, v_BTKH))
+  return cache, cache.k_LBSKH[layer], cache.v_LBSKH[layer]
+
+
+def _self_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT, chunk: int):
+  """Causal attention inside segments; long rows go chunk by chunk.
+
+  A chunk's scores are recomputed in the backward pass, so memory grows with
+  T · chunk and not with T².
+  """
+  length = q_BTNH.shape[1]
+  index_T = jnp.arange(length)
+
+  def part(q_BCNH, start):
+    rows_C = start + jnp.arange(q_BCNH.shape[1])
+    segment_BC = jax.lax.dynamic_slice_in_dim(
+        segment_BT, start, q_BCNH.shape[1], axis=1)
+    same_BCT = segment_BC[..., None] == segment_BT[:, None]
+    causal_CT = index_T[None] <= rows_C[:, None]
+    return _attend(q_BCNH, k_BTKH, v_BTKH, same_BCT & causal_CT[None])
+
+  if chunk == 0 or length <= chunk:
+    return part(q_BTNH, 0)
+  if length % chunk:
+    raise ValueError(
+        f'Rows of {length} tokens are not a multiple of query_chunk={chunk}. '
+        'Choose a row length that is, or set query_chunk=0.')
+  starts = jnp.arange(0, length, chunk)
+  take = lambda start: jax.lax.dynamic_slice_in_dim(q_BTNH, start, chunk, 1)
+  y = jax.lax.map(jax.checkpoint(lambda s: part(take(s), s)), starts)
+  return jnp.moveaxis(y, 0, 1).reshape(q_BTNH.shape)
+
+
+def _attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
+  """Softmax attention; queries of a group share one key/value head."""
+  rows, length, heads, size = q_BTNH.shape
+  groups = k_BSKH.shape[2]
+  q = q_BTNH.reshape(rows, length, groups, heads // groups, size)
+  scores = jnp.einsum('btkgh,bskh->bkgts', q, k_BSKH,
+                      preferred_element_type=jnp.float32)
+  scores = jnp.where(mask_BTS[:, None, None], scores, _MASKED)
+  probs = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
+  return jnp.einsum('bkgts,bskh->btkgh', probs, v_BSKH).reshape(q_BTNH.shape)

@@ -1,0 +1,25 @@
+"""Which tokens enter a step, and where they lie in its rows."""
+from rljax.packing.budget import check_budget
+from rljax.packing.budget import select
+from rljax.packing.budget import select_many
+from rljax.packing.carry import join
+from rljax.packing.carry import left_over
+from rljax.packing.carry import needs_more
+from rljax.packing.carry import take_prompts
+from rljax.packing.layout import place
+from rljax.packing.layout import policy_shares
+from rljax.packing.layout import row_fill
+from rljax.packing.layout import rows_bound
+from rljax.packing.pack import pack
+from rljax.packing.pack import pack_examples
+from rljax.packing.pack import unpack
+from rljax.packing.selection import Selection
+from rljax.packing.selection import kept_mask
+from rljax.packing.selection import statistics
+
+__all__ = [
+    'Selection', 'check_budget', 'join', 'kept_mask', 'left_over',
+    'needs_more', 'pack', 'pack_examples', 'place', 'policy_shares',
+    'row_fill', 'rows_bound', 'select', 'select_many', 'statistics',
+    'take_prompts', 'unpack',
+]

@@ -1,0 +1,111 @@
+"""From parameters and rows to log-probabilities, and from those to a loss.
+
+The model is called here and nowhere else in training. A loss is composed of an
+objective (sum over tokens) and the auxiliary terms
+
+  L = L_objective - α_ent H + α_bal B + α_z Z
+
+all of them sums over rows, so that micro-batches add up exactly.
+
+Reference: Ring-lite (arXiv 2506.14731), eq. 6.
+
+Differs from the paper:
+  expert load F in B   paper: "count" over the batch, estimator not given
+                       ours:  the load of the whole optimiser step, measured
+                              before the update, so that B stays additive over
+                              micro-batches; gradients reach the router through
+                              P alone, as they must
+"""
+from __future__ import annotations
+
+from typing import Callable
+
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from rljax.losses import auxiliary
+from rljax.ops import logprobs
+from rljax.training import microbatch
+from rljax.types import RouterStats
+
+
+@struct.dataclass
+class Scores:
+  """What a forward pass says of every token."""
+  logp_BT: jax.Array
+  entropy_BT: jax.Array
+  router: RouterStats
+
+
+def make_forward(model: nn.Module, temperature: float = 1.0) -> Callable:
+  """Builds `forward(params, batch) -> Scores`.
+
+  `batch` is any record with tokens_BT, position_BT, segment_BT and share_BT.
+  """
+  def forward(params, batch) -> Scores:
+    out = model.apply({'params': params}, batch.tokens_BT, batch.position_BT,
+                      batch.segment_BT, batch.share_BT)
+    logp_BT, entropy_BT = logprobs.token_logprobs(
+        out.logits_BTV, batch.tokens_BT, batch.segment_BT, temperature)
+    return Scores(logp_BT, entropy_BT, out.router)
+  return forward
+
+
+def make_score_fn(forward: Callable, *, num_microbatches: int = 1,
+                  batch_sharding=None) -> Callable:
+  """Builds a compiled `score(params, batch) -> (logp_BT, entropy_BT, load_LE)`.
+
+  Micro-batches without a real token cost nothing. The load is that of the
+  whole batch, by `share_BT`.
+  """
+  def score(params, batch):
+    micro = microbatch.split(batch, num_microbatches)
+
+    def run(rows):
+      out = forward(params, rows)
+      return out.logp_BT, out.entropy_BT, out.router.load_LE
+
+    logp, entropy, load = jax.lax.map(microbatch.skip_empty(run), micro)
+    return (microbatch.merge(logp), microbatch.merge(entropy),
+            jnp.sum(load, axis=0))
+
+  if batch_sharding is None:
+    return jax.jit(score)
+  return jax.jit(score, in_shardings=(None, batch_sharding),
+                 out_shardings=(batch_sharding, batch_sharding, None))
+
+
+def compose(forward: Callable, objective_loss: Callable, *,
+            entropy_coef: float = 0.0, balance_coef: float = 0.0,
+            z_coef: float = 0.0) -> Callable:
+  """Builds `loss_fn(params, batch, key) -> (loss, metrics)`, a sum over rows.
+
+  Args:
+    forward: from `make_forward`.
+    objective_loss: `(logp_BT, batch) -> (loss, metrics)`.
+    entropy_coef: bonus on the policy's entropy, on the objective's tokens.
+    balance_coef: router balance, on every real token.
+    z_coef: router z-loss, on every real token.
+  """
+  def loss_fn(params, batch, key):
+    del key  # no dropout; the signature leaves room for it
+    scores = forward(params, batch)
+    # Rows carry the same load; None means these rows are the whole step.
+    load_LE = None if batch.load_BLE is None else batch.load_BLE[0]
+    terms = [
+        objective_loss(scores.logp_BT, batch),
+        auxiliary.entropy_bonus(scores.entropy_BT, batch.weight_BT,
+                                entropy_coef=entropy_coef),
+        auxiliary.router_balance(scores.router, load_LE,
+                                 balance_coef=balance_coef),
+        auxiliary.router_z(scores.router, z_coef=z_coef),
+    ]
+    metrics = {
+        'router_entropy': jnp.mean(scores.router.entropy_L),
+        'expert_load': scores.router.load_LE}
+    for _, extra in terms:
+      metrics |= extra
+    return sum(term for term, _ in terms), metrics
+  return loss_fn

@@ -1,0 +1,43 @@
+"""Strided micro-batches, and skipping those that hold no token.
+
+Micro-batch i of n holds rows i, i + n, i + 2n, ...: every device of a
+data-sharded batch keeps a share of each, so that nothing has to be gathered.
+Shapes stay the same whatever the step holds; only work is skipped.
+"""
+from __future__ import annotations
+
+from typing import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def split(batch, num_microbatches: int):
+  """[B, ...] -> [n, B/n, ...] for every array of the batch.
+
+  Raises:
+    ValueError: the number of micro-batches does not divide the rows.
+  """
+  rows = jax.tree.leaves(batch)[0].shape[0]
+  if num_microbatches < 1 or rows % num_microbatches:
+    raise ValueError(
+        f'{rows} rows do not split into {num_microbatches} micro-batches. '
+        'Choose num_microbatches that divides the rows of the batch.')
+  return jax.tree.map(
+      lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1),
+      batch)
+
+
+def merge(parts: jax.Array) -> jax.Array:
+  """Inverse of `split` for one array."""
+  return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
+
+
+def skip_empty(fn: Callable) -> Callable:
+  """Wraps `fn(rows)` so that rows without a real token give zeros at once."""
+  def guarded(rows):
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype),
+                         jax.eval_shape(fn, rows))
+    return jax.lax.cond(jnp.any(rows.segment_BT > 0), fn, lambda _: zeros,
+                        rows)
+  return guarded

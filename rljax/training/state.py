@@ -1,0 +1,57 @@
+"""The train state: created directly in its shards, copied, counted."""
+from __future__ import annotations
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax import sharding
+from rljax.types import TrainState
+
+
+def init_state(model: nn.Module, optimizer: optax.GradientTransformation,
+               key: jax.Array, mesh, rules=None, *, params=None):
+  """Builds a train state, each array made on the devices that keep it.
+
+  Args:
+    model: called on int32 [1, 8] dummies to find its parameters.
+    optimizer: its moments take the shardings of their parameters.
+    key: for the parameters; unused when `params` are given.
+    mesh: devices.
+    rules: logical axis table.
+    params: start from these instead; copied, because the update donates.
+
+  Returns:
+    (state, sharding of the state).
+
+  Raises:
+    ValueError: the mesh does not divide the model.
+  """
+  def create(key):
+    dummy_BT = jnp.zeros((1, 8), jnp.int32)
+    variables = model.init(key, dummy_BT, dummy_BT, dummy_BT)
+    boxed = variables['params']
+    return TrainState(step=jnp.zeros((), jnp.int32), params=boxed,
+                      opt_state=optimizer.init(boxed))
+
+  shardings = sharding.tree_sharding(mesh, jax.eval_shape(create, key), rules)
+  if params is None:
+    state = jax.jit(lambda k: sharding.unbox(create(k)),
+                    out_shardings=shardings)(key)
+    return state, shardings
+  adopt = lambda p: TrainState(step=jnp.zeros((), jnp.int32), params=p,
+                               opt_state=optimizer.init(p))
+  state = jax.jit(adopt, out_shardings=shardings)(frozen_copy(params))
+  return state, shardings
+
+
+def frozen_copy(params):
+  """A copy with buffers of its own; an alias would be donated away."""
+  return jax.tree.map(jnp.copy, params)
+
+
+def named_keys(seed: int, *streams: str) -> dict[str, jax.Array]:
+  """One key per stream, by position: nothing random is ever stored."""
+  root = jax.random.key(seed)
+  return {name: jax.random.fold_in(root, i) for i, name in enumerate(streams)}

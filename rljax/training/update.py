@@ -1,0 +1,66 @@
+"""The update: accumulate gradients over micro-batches, take one step."""
+from __future__ import annotations
+
+from typing import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax.training import microbatch
+from rljax.types import TrainState
+
+
+def make_update_fn(
+    loss_fn: Callable,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_microbatches: int = 1,
+    state_sharding=None,
+    batch_sharding=None,
+) -> Callable:
+  """Builds a compiled `update(state, batch, key) -> (state, metrics)`.
+
+  Args:
+    loss_fn: `(params, batch, key) -> (loss, metrics)`, a sum over rows, so that
+      adding micro-batches gives exactly the gradient of the whole batch.
+    optimizer: gradient transformation, with clipping and schedule.
+    num_microbatches: must divide the rows of the batch.
+    state_sharding: sharding of the state in and out; None on one device.
+    batch_sharding: sharding of the batch's leading axis.
+
+  Returns:
+    The function. `state` is donated: do not touch the argument again.
+  """
+  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def update(state: TrainState, batch, key: jax.Array):
+    key = jax.random.fold_in(key, state.step)  # so a resumed run repeats itself
+    micro = microbatch.split(batch, num_microbatches)
+
+    def accumulate(total, inputs):
+      index, rows = inputs
+      run = lambda r: grad_fn(state.params, r, jax.random.fold_in(key, index))
+      out = microbatch.skip_empty(run)(rows)
+      return jax.tree.map(jnp.add, total, out), None
+
+    first = jax.tree.map(lambda x: x[0], micro)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype),
+                         jax.eval_shape(grad_fn, state.params, first, key))
+    ((loss, metrics), grads), _ = jax.lax.scan(
+        accumulate, zeros, (jnp.arange(num_microbatches), micro))
+
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    norm = optax.tree.norm(grads)
+    metrics = metrics | {
+        'loss': loss, 'grad_norm': norm,
+        'nonfinite_grads': 1.0 - jnp.isfinite(norm).astype(jnp.float32)}
+    new_state = TrainState(
+        step=state.step + 1, opt_state=opt_state,
+        params=optax.apply_updates(state.params, updates))
+    return new_state, metrics
+
+  shardings = {} if state_sharding is None else dict(
+      in_shardings=(state_sharding, batch_sharding, None),
+      out_shardings=(state_sharding, None))
+  return jax.jit(update, donate_argnames='state', **shardings)

@@ -1,0 +1,105 @@
+"""Records that cross module borders, and the letters of their axes.
+
+  B  rows of a batch           D  model width
+  T  positions in a row        F  feed-forward width
+  S  positions attended to     N  query heads
+  P  prompts in a step         K  key/value heads
+  G  samples per prompt        H  width of a head
+  R  responses (R = P * G)     E  experts
+  V  vocabulary                X  experts chosen per token
+  L  layers                    M  image patches
+                               C  classes or label tokens
+
+A suffix lists the axes of an array in order: `logp_BT` is [rows, positions].
+Everything said of "token t" lives at t's own position: `logp_BT[b, t]` is the
+log-probability of `tokens_BT[b, t]` given the tokens of its segment before it.
+"""
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flax import struct
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+
+@struct.dataclass
+class PackedRows:
+  """Sequences placed in rows of fixed shape; none straddles two rows."""
+  tokens_BT: Array        # int32
+  position_BT: Array      # int32; from 0 within each sequence
+  segment_BT: Array       # int32; 1 + index of the response, 0 = padding
+  mask_BT: Array          # bool; response tokens that enter the loss
+  advantage_BT: Array     # float32; 0 outside the responses
+  sampled_logp_BT: Array  # float32; as recorded by the sampler
+  num_responses: Array    # int32 scalar; responses with a token in the loss
+  token_budget: int = struct.field(pytree_node=False)         # Φ, whole step
+  max_response_length: int = struct.field(pytree_node=False)  # tokens
+
+
+@struct.dataclass
+class PolicyBatch:
+  """One optimiser step's worth of scored responses. Leading axis: rows."""
+  tokens_BT: Array     # int32
+  position_BT: Array   # int32
+  segment_BT: Array    # int32; 0 = padding
+  weight_BT: Array     # float32; 0 outside the loss
+  share_BT: Array      # float32; 1 / (real tokens of the step), 0 on padding
+  advantage_BT: Array  # float32
+  old_logp_BT: Array   # float32; under the policy before this update
+  ref_logp_BT: Array | None  # float32; frozen reference; None without a KL term
+  load_BLE: Array | None     # float32; the step's expert load, alike in all rows
+
+
+@struct.dataclass
+class SupervisedBatch:
+  """One optimiser step's worth of demonstrations. Leading axis: rows."""
+  tokens_BT: Array    # int32
+  position_BT: Array  # int32
+  segment_BT: Array   # int32; 0 = padding
+  weight_BT: Array    # float32; 1 / (target tokens of the step) on targets
+  share_BT: Array     # float32; 1 / (real tokens of the step), 0 on padding
+  load_BLE: Array | None  # float32; as in PolicyBatch
+
+
+@struct.dataclass
+class RouterStats:
+  """Per-layer routing sums, weighted by `share_BT`: additive over rows."""
+  mean_prob_LE: Array   # Σ share · softmax over all experts; differentiable
+  load_LE: Array        # Σ share · (chosen ? num_experts / top_k : 0); mean 1
+  z_L: Array            # Σ share · (logsumexp of the logits)²
+  entropy_L: Array      # Σ share · entropy of the softmax, nats
+  experts_LBTX: Array   # int32; the chosen experts
+
+
+@struct.dataclass
+class TrainState:
+  """Everything that changes during training, and nothing that does not."""
+  step: Array  # int32 scalar; optimiser steps taken
+  params: Any
+  opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+  """G samples for each of P prompts, on the host."""
+  prompts: tuple[np.ndarray, ...]  # P arrays of int32 token ids
+  tokens_PGT: np.ndarray   # int32; beyond the length: 0, and of no meaning
+  logp_PGT: np.ndarray     # float32; under the distribution sampled from
+  entropy_PGT: np.ndarray  # float32; nats, full vocabulary, at temperature
+  length_PG: np.ndarray    # int32; response tokens, the stop token included
+  stopped_PG: np.ndarray   # bool; False = cut at the length limit
+  experts_PGTLX: np.ndarray | None = None  # int16; if recorded
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardResult:
+  """What a verifier says of one response."""
+  is_correct: bool
+  reward: float | None  # None: not gradable (infrastructure); mask the sample
+  status: str           # one of rewards.verdict.STATUSES
+  extracted: str | None
+  elapsed: float        # seconds inside the verifier

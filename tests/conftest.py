@@ -1,0 +1,27 @@
+"""Eight simulated CPU devices, strict shapes, and no network."""
+import os
+import socket
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '')
+                           + ' --xla_force_host_platform_device_count=8')
+os.environ['HF_HUB_OFFLINE'] = '1'
+
+import jax
+import pytest
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+  """Connections leave this machine only by mistake."""
+  connect = socket.socket.connect
+
+  def local_only(self, address):
+    if self.family != socket.AF_UNIX and address[0] not in (
+        '127.0.0.1', '::1', 'localhost'):
+      raise OSError(f'A test tried to reach {address}; tests need no network.')
+    return connect(self, address)
+
+  monkeypatch.setattr(socket.socket, 'connect', local_only)
