@@ -12,8 +12,8 @@ from configs import common
 
 _TASKS = (('basic_arithmetic', 1), ('simple_equations', 1),
           ('spell_backward', 1), ('number_sequence', 1))
-_PROMPT = 64     # tokens; bytes and three special tokens
-_RESPONSE = 64
+_PROMPT = 64     # tokens: bytes and four special tokens
+_RESPONSE = 96
 
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:
@@ -21,7 +21,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     raise ValueError(f'Unknown variant {arg!r}; use "" or "smoke".')
   smoke = arg == 'smoke'
   model = dict(variant='tiny' if smoke else 'mini')
-  source = common.reasoning_gym(_TASKS, train_size=60 if smoke else 1_000,
+  source = common.reasoning_gym(_TASKS, train_size=60 if smoke else 600,
                                 held_out=8 if smoke else 40)
 
   config = config_dict.ConfigDict()

@@ -1,3 +1,4 @@
+import functools
 import math
 
 from absl.testing import absltest
@@ -24,6 +25,7 @@ def make(seed=0, rows=2, length=12, **overrides):
   return attention.Attention(config), params, draw(rows, length, width)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def run(module, params, x_BTD, position_BT, segment_BT, cache=None, layer=0):
   return module.apply({'params': params}, x_BTD, position_BT, segment_BT,
                       cache, layer)
@@ -51,7 +53,7 @@ class SelfAttentionTest(parameterized.TestCase):
     module, params, x_BTD = make(rows=1, query_chunk=chunk)
     _, position_BT, segment_BT = toys.rows([[5, 4]], 12)
     y = lambda x: run(module, params, x, position_BT, segment_BT)[0][0]
-    influence = jnp.abs(jax.jacrev(y)(x_BTD)[:, :, 0]).sum((1, 3))  # [T, T]
+    influence = jnp.abs(jax.jit(jax.jacrev(y))(x_BTD)[:, :, 0]).sum((1, 3))  # [T, T]
     t = np.arange(12)
     same = segment_BT[0][:, None] == segment_BT[0][None]
     sees = same & (t[None] <= t[:, None])

@@ -30,11 +30,12 @@ def published(params):
             [flat(attention[k]) for k in ('query', 'key', 'value')]),
         name + 'attention.dense': get(attention['out']).reshape(-1, width).T,
         name + 'mlp.gate': get(moe['router'][layer]).T}
-    mlps = {'mlp.shared_experts': (moe['shared']['gate_up'][layer],
-                                   moe['shared']['down'][layer])}
-    mlps |= {f'mlp.experts.{e}': (moe['gate_up'][layer, e],
-                                  moe['down'][layer, e])
-             for e in range(moe['router'].shape[2])}
+    mlps = {f'mlp.experts.{e}': (moe['gate_up'][layer, e],
+                                 moe['down'][layer, e])
+            for e in range(moe['router'].shape[2])}
+    if 'shared' in moe:
+      mlps['mlp.shared_experts'] = (moe['shared']['gate_up'][layer],
+                                    moe['shared']['down'][layer])
     for part, (gate_up_D2F, down_FD) in mlps.items():
       out |= {f'{name}{part}.gate_proj': get(gate_up_D2F)[:, 0].T,
               f'{name}{part}.up_proj': get(gate_up_D2F)[:, 1].T,
@@ -94,7 +95,9 @@ def _mixture(tensors, name, config, h_D, renormalise):
   p_E = _softmax(tensors[name + 'gate'] @ h_D)
   chosen = np.argsort(-p_E)[:config.top_k]
   scale = p_E[chosen].sum() if renormalise else 1.0
-  y_D = _swiglu(tensors, name + 'shared_experts.', h_D)
+  y_D = np.zeros_like(h_D)
+  if config.num_shared_experts:
+    y_D = _swiglu(tensors, name + 'shared_experts.', h_D)
   for e in chosen:
     y_D = y_D + p_E[e] / scale * _swiglu(tensors, f'{name}experts.{e}.', h_D)
   return y_D

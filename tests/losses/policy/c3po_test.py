@@ -10,30 +10,7 @@ from rljax.losses.policy import c3po
 from rljax.losses.policy import dapo
 from rljax.losses.policy import dr_grpo
 from rljax.losses.policy import grpo
-from rljax.types import PackedRows
-from rljax.types import PolicyBatch
-
-
-def make_rows(segment, mask, token_budget, max_response_length=8):
-  segment_BT, mask_BT = np.array(segment, np.int32), np.array(mask, bool)
-  zeros_BT = np.zeros(segment_BT.shape, np.float32)
-  return PackedRows(
-      tokens_BT=np.zeros_like(segment_BT),
-      position_BT=np.zeros_like(segment_BT),
-      segment_BT=segment_BT, mask_BT=mask_BT, advantage_BT=zeros_BT,
-      sampled_logp_BT=zeros_BT,
-      num_responses=np.int32(len(np.unique(segment_BT[mask_BT]))),
-      token_budget=token_budget, max_response_length=max_response_length)
-
-
-def make_batch(weight_BT, advantage, old=0.0, ref=None):
-  weight_BT = jnp.asarray(weight_BT, jnp.float32)
-  spread = lambda x: jnp.broadcast_to(
-      jnp.asarray(x, jnp.float32), weight_BT.shape)
-  return PolicyBatch(
-      tokens_BT=None, position_BT=None, segment_BT=None, weight_BT=weight_BT,
-      share_BT=None, advantage_BT=spread(advantage), old_logp_BT=spread(old),
-      ref_logp_BT=None if ref is None else spread(ref), load_BLE=None)
+from tests.losses.policy import batches
 
 
 class C3poTest(parameterized.TestCase):
@@ -44,8 +21,8 @@ class C3poTest(parameterized.TestCase):
     #   ratio      1.5    0.5    9.0
     #   advantage  1.0   -1.0    1.0
     #   gain       1.2   -0.8    (not selected)     -> loss = -(1.2 - 0.8) / 2
-    rows = make_rows([[1, 1, 1]], [[1, 1, 0]], 2)
-    batch = make_batch(c3po.token_weights(rows), [[1.0, -1.0, 1.0]])
+    rows = batches.make_rows([[1, 1, 1]], [[1, 1, 0]], 2)
+    batch = batches.make_batch(c3po.token_weights(rows), [[1.0, -1.0, 1.0]])
     loss_fn = transform(functools.partial(c3po.loss, clip_eps=0.2, kl_coef=0.0))
     with jax.numpy_dtype_promotion('strict'):
       loss, metrics = loss_fn(jnp.log(jnp.array([[1.5, 0.5, 9.0]])), batch)
@@ -56,15 +33,16 @@ class C3poTest(parameterized.TestCase):
   @parameterized.parameters(1, 3, 7)
   def test_gradient_per_token_ignores_response_length(self, length):
     mask_BT = (np.arange(8) < length)[None]
-    rows = make_rows(np.ones((1, 8)), mask_BT, 16)
-    batch = make_batch(c3po.token_weights(rows), 3.0, old=-1.0, ref=-1.0)
+    rows = batches.make_rows(np.ones((1, 8)), mask_BT, 16)
+    batch = batches.make_batch(
+        c3po.token_weights(rows), 3.0, old=-1.0, ref=-1.0)
     grad_BT = jax.grad(lambda x: c3po.loss(x, batch)[0])(batch.old_logp_BT)
     np.testing.assert_allclose(
         grad_BT, np.where(mask_BT, -3 / 16, 0.0), rtol=1e-6)
 
   def test_ratio_to_grpo_is_the_length_of_the_response(self):
     # c3po : grpo = (1/Φ) : (1/(R ℓ)) = R ℓ / Φ, with R = 2, Φ = 5, ℓ = 1, 4.
-    rows = make_rows([[1, 2, 2, 2, 2]], np.ones((1, 5)), 5)
+    rows = batches.make_rows([[1, 2, 2, 2, 2]], np.ones((1, 5)), 5)
     ratio_BT = c3po.token_weights(rows) / grpo.token_weights(rows)
     np.testing.assert_allclose(
         ratio_BT, [[0.4, 1.6, 1.6, 1.6, 1.6]], rtol=1e-6)
@@ -72,12 +50,12 @@ class C3poTest(parameterized.TestCase):
   def test_full_budget_is_dapo_and_a_multiple_of_dr_grpo(self):
     # Σℓ = Φ = 6, R = 3, longest allowed 4: Dr. GRPO = C3PO · 6 / (3 · 4).
     mask_BT = [[1, 1, 1, 1], [1, 1, 0, 0]]
-    rows = make_rows([[1, 1, 1, 2], [3, 3, 0, 0]], mask_BT, 6, 4)
+    rows = batches.make_rows([[1, 1, 1, 2], [3, 3, 0, 0]], mask_BT, 6, 4)
     logp_BT = jax.random.normal(jax.random.key(0), (2, 4))
     advantage_BT = jax.random.normal(jax.random.key(1), (2, 4))
 
     def gradient(module, **kw):
-      batch = make_batch(module.token_weights(rows), advantage_BT)
+      batch = batches.make_batch(module.token_weights(rows), advantage_BT)
       return jax.grad(
           lambda x: module.loss(x, batch, kl_coef=0.0, **kw)[0])(logp_BT)
 
@@ -90,8 +68,8 @@ class C3poTest(parameterized.TestCase):
 
   def test_short_budget_is_not_dapo(self):
     # Four of Φ = 6 tokens: C3PO still divides by 6, and says so.
-    rows = make_rows([[1, 1, 1, 2]], np.ones((1, 4)), 6)
-    batch = make_batch(c3po.token_weights(rows), 1.0)
+    rows = batches.make_rows([[1, 1, 1, 2]], np.ones((1, 4)), 6)
+    batch = batches.make_batch(c3po.token_weights(rows), 1.0)
     loss, metrics = c3po.loss(jnp.zeros((1, 4)), batch, kl_coef=0.0)
     np.testing.assert_allclose(loss, -4 / 6, rtol=1e-6)
     np.testing.assert_allclose(metrics['budget_fill'], 4 / 6, rtol=1e-6)
@@ -99,16 +77,17 @@ class C3poTest(parameterized.TestCase):
 
   def test_penalty_shares_the_tokens_and_the_constant(self):
     # k3 at ρ = 1/2: 1/2 - 1 + log 2 = 0.193147, on 2 of Φ = 4 tokens, β = 0.1.
-    rows = make_rows([[1, 1, 1]], [[1, 1, 0]], 4)
-    batch = make_batch(c3po.token_weights(rows), 0.0, ref=-np.log(2))
+    rows = batches.make_rows([[1, 1, 1]], [[1, 1, 0]], 4)
+    batch = batches.make_batch(c3po.token_weights(rows), 0.0, ref=-np.log(2))
     loss, metrics = c3po.loss(jnp.zeros((1, 3)), batch, kl_coef=0.1)
     np.testing.assert_allclose(metrics['kl'], 0.193147 / 2, rtol=1e-5)
     np.testing.assert_allclose(loss, 0.0193147 / 2, rtol=1e-5)
 
   def test_default_penalty_needs_a_reference(self):
-    rows = make_rows([[1]], [[1]], 1)
+    rows = batches.make_rows([[1]], [[1]], 1)
+    batch = batches.make_batch(c3po.token_weights(rows), 1.0)
     with self.assertRaisesRegex(ValueError, 'set kl_coef=0'):
-      c3po.loss(jnp.zeros((1, 1)), make_batch(c3po.token_weights(rows), 1.0))
+      c3po.loss(jnp.zeros((1, 1)), batch)
 
 
 class GradientScaleTest(parameterized.TestCase):
@@ -124,7 +103,7 @@ class GradientScaleTest(parameterized.TestCase):
         token_budget // length if rule == 'budget' else num_responses)
     segment_BT = np.zeros((num_responses * 4, 16), np.int32)
     segment_BT[:count, :length] = 1 + np.arange(count)[:, None]
-    rows = make_rows(segment_BT, segment_BT > 0, token_budget, 16)
+    rows = batches.make_rows(segment_BT, segment_BT > 0, token_budget, 16)
     weight_BT = np.asarray(module.token_weights(rows), np.float64)
     rng = np.random.default_rng(length)
     noise_SN = 1 + rng.normal(size=(20_000, int((weight_BT > 0).sum())))

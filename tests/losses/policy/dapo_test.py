@@ -6,28 +6,7 @@ import numpy as np
 
 from rljax.losses.policy import dapo
 from rljax.losses.policy import grpo
-from rljax.types import PackedRows
-from rljax.types import PolicyBatch
-
-
-def make_rows(segment, mask):
-  segment_BT, mask_BT = np.array(segment, np.int32), np.array(mask, bool)
-  zeros_BT = np.zeros(segment_BT.shape, np.float32)
-  return PackedRows(
-      tokens_BT=np.zeros_like(segment_BT),
-      position_BT=np.zeros_like(segment_BT),
-      segment_BT=segment_BT, mask_BT=mask_BT, advantage_BT=zeros_BT,
-      sampled_logp_BT=zeros_BT,
-      num_responses=np.int32(len(np.unique(segment_BT[mask_BT]))),
-      token_budget=100, max_response_length=8)
-
-
-def make_batch(advantage, weight):
-  f32 = lambda x: jnp.asarray(x, jnp.float32)
-  return PolicyBatch(
-      tokens_BT=None, position_BT=None, segment_BT=None, weight_BT=f32(weight),
-      share_BT=None, advantage_BT=f32(advantage),
-      old_logp_BT=jnp.zeros_like(f32(weight)), ref_logp_BT=None, load_BLE=None)
+from tests.losses.policy import batches
 
 
 class DapoTest(parameterized.TestCase):
@@ -38,7 +17,7 @@ class DapoTest(parameterized.TestCase):
     #   A       1      1     -1      1
     #   gain    1.27   1.28  -0.8   (weight 0)   ε_low 0.2, ε_high 0.28
     # loss = -(1.27 + 1.28 - 0.8) / 3 = -0.58333; two of three are clipped.
-    batch = make_batch([[1, 1, -1, 1]], [[1 / 3, 1 / 3, 1 / 3, 0]])
+    batch = batches.make_batch([[1 / 3, 1 / 3, 1 / 3, 0]], [[1, 1, -1, 1]])
     with jax.numpy_dtype_promotion('strict'):
       loss, metrics = transform(dapo.loss)(
           jnp.log(jnp.array([[1.27, 1.5, 0.5, 9.0]])), batch)
@@ -47,7 +26,8 @@ class DapoTest(parameterized.TestCase):
 
   def test_unlikely_tokens_may_rise_further_than_under_grpo(self):
     # Ratio 1.25, A = 1: inside DAPO's band, outside GRPO's.
-    logp_BT, batch = jnp.log(jnp.array([[1.25]])), make_batch([[1]], [[1]])
+    logp_BT = jnp.log(jnp.array([[1.25]]))
+    batch = batches.make_batch([[1]], [[1]])
     grad = lambda loss, **kw: jax.grad(
         lambda x: loss(x, batch, **kw)[0])(logp_BT)
     np.testing.assert_allclose(grad(dapo.loss), [[-1.25]], rtol=1e-6)
@@ -56,8 +36,8 @@ class DapoTest(parameterized.TestCase):
   def test_equals_grpo_with_one_bound_under_the_same_weights(self):
     # Ratios on both sides of both bands, each with A = 1 and A = -1.
     logp_BT = jnp.tile(jnp.log(jnp.linspace(0.5, 1.6, 6)), (2, 1))
-    batch = make_batch(
-        np.stack([np.ones(6), -np.ones(6)]), np.full((2, 6), 1 / 12))
+    batch = batches.make_batch(
+        np.full((2, 6), 1 / 12), np.stack([np.ones(6), -np.ones(6)]))
     np.testing.assert_allclose(
         dapo.loss(logp_BT, batch, clip_low=0.2, clip_high=0.2)[0],
         grpo.loss(logp_BT, batch, clip_eps=0.2, kl_coef=0.0)[0], rtol=1e-6)
@@ -66,7 +46,7 @@ class DapoTest(parameterized.TestCase):
         float(grpo.loss(logp_BT, batch, kl_coef=0.0)[0]))
 
   def test_every_token_of_the_step_weighs_the_same(self):
-    rows = make_rows([[1, 2, 2, 2, 2, 0], [3, 3, 3, 0, 0, 0]],
+    rows = batches.make_rows([[1, 2, 2, 2, 2, 0], [3, 3, 3, 0, 0, 0]],
                      [[1, 1, 1, 0, 1, 0], [1, 1, 0, 0, 0, 0]])
     weight_BT = np.asarray(dapo.token_weights(rows))
     np.testing.assert_allclose(weight_BT[rows.mask_BT], 1 / 6, rtol=1e-6)

@@ -6,28 +6,7 @@ import numpy as np
 
 from rljax.losses.policy import dapo
 from rljax.losses.policy import grpo
-from rljax.types import PackedRows
-from rljax.types import PolicyBatch
-
-
-def make_rows(segment, mask):
-  segment_BT, mask_BT = np.array(segment, np.int32), np.array(mask, bool)
-  zeros_BT = np.zeros(segment_BT.shape, np.float32)
-  return PackedRows(
-      tokens_BT=np.zeros_like(segment_BT),
-      position_BT=np.zeros_like(segment_BT),
-      segment_BT=segment_BT, mask_BT=mask_BT, advantage_BT=zeros_BT,
-      sampled_logp_BT=zeros_BT,
-      num_responses=np.int32(len(np.unique(segment_BT[mask_BT]))),
-      token_budget=100, max_response_length=8)
-
-
-def make_batch(weight_BT, advantage, old=0.0):
-  return PolicyBatch(
-      tokens_BT=None, position_BT=None, segment_BT=None, weight_BT=weight_BT,
-      share_BT=None, advantage_BT=jnp.full(weight_BT.shape, advantage),
-      old_logp_BT=jnp.full(weight_BT.shape, old), ref_logp_BT=None,
-      load_BLE=None)
+from tests.losses.policy import batches
 
 
 class GrpoTest(parameterized.TestCase):
@@ -36,7 +15,7 @@ class GrpoTest(parameterized.TestCase):
   def test_weights_by_hand(self, transform):
     # Three responses in the loss. Response 7 has 2 loss tokens (its prompt and
     # the hole do not count), response 2 has 1, response 50 has 3.
-    rows = make_rows(
+    rows = batches.make_rows(
         [[7, 7, 7, 7, 2, 2], [50, 50, 50, 50, 0, 0]],
         [[0, 1, 0, 1, 0, 1], [0, 1, 1, 1, 0, 0]])
     with jax.numpy_dtype_promotion('strict'):
@@ -48,26 +27,26 @@ class GrpoTest(parameterized.TestCase):
 
   def test_gradient_of_a_token_is_inverse_to_its_response_length(self):
     # The contrast to C3PO: -A / (R ℓ), here R = 2, ℓ = 1 and 4.
-    rows = make_rows([[1, 2, 2, 2, 2]], [[1, 1, 1, 1, 1]])
-    batch = make_batch(grpo.token_weights(rows), 3.0)
+    rows = batches.make_rows([[1, 2, 2, 2, 2]], [[1, 1, 1, 1, 1]])
+    batch = batches.make_batch(grpo.token_weights(rows), 3.0)
     grad_BT = jax.grad(lambda x: grpo.loss(x, batch, kl_coef=0.0)[0])(
         jnp.zeros((1, 5)))
     np.testing.assert_allclose(
         grad_BT, [[-3 / 2, -3 / 8, -3 / 8, -3 / 8, -3 / 8]], rtol=1e-6)
 
   def test_equals_dapo_weights_when_all_lengths_agree_and_only_then(self):
-    equal = make_rows([[1, 1, 2, 2], [3, 3, 0, 0]],
+    equal = batches.make_rows([[1, 1, 2, 2], [3, 3, 0, 0]],
                       [[1, 1, 1, 1], [1, 1, 0, 0]])
     np.testing.assert_allclose(
         grpo.token_weights(equal), dapo.token_weights(equal), rtol=1e-6)
-    unequal = make_rows([[1, 2, 2, 2]], [[1, 1, 1, 1]])
+    unequal = batches.make_rows([[1, 2, 2, 2]], [[1, 1, 1, 1]])
     self.assertGreater(
         float(jnp.abs(grpo.token_weights(unequal)
                       - dapo.token_weights(unequal)).max()), 0.1)
 
   def test_weights_do_not_depend_on_the_neighbours_in_the_row(self):
-    together = make_rows([[4, 4, 9, 9, 9, 0]], [[1, 1, 1, 1, 1, 0]])
-    apart = make_rows([[4, 4, 0, 0, 0, 0], [9, 9, 9, 0, 0, 0]],
+    together = batches.make_rows([[4, 4, 9, 9, 9, 0]], [[1, 1, 1, 1, 1, 0]])
+    apart = batches.make_rows([[4, 4, 0, 0, 0, 0], [9, 9, 9, 0, 0, 0]],
                       [[1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]])
     one_BT = np.asarray(grpo.token_weights(together))
     two_BT = np.asarray(grpo.token_weights(apart))
@@ -78,7 +57,7 @@ class GrpoTest(parameterized.TestCase):
     # A = 1 at ratio 2 gives 1 + ε; A = -1 at ratio 1/4 gives -(1 - ε).
     ones_BT = jnp.ones((1, 1))
     at = lambda ratio, advantage: grpo.loss(
-        jnp.log(ratio * ones_BT), make_batch(ones_BT, advantage),
+        jnp.log(ratio * ones_BT), batches.make_batch(ones_BT, advantage),
         clip_eps=0.3, kl_coef=0.0)[0]
     np.testing.assert_allclose(at(2.0, 1.0), -1.3, rtol=1e-6)
     np.testing.assert_allclose(at(0.25, -1.0), 0.7, rtol=1e-6)

@@ -6,15 +6,7 @@ import numpy as np
 
 from rljax.losses.policy import dapo
 from rljax.losses.policy import reinforce
-from rljax.types import PolicyBatch
-
-
-def make_batch(old, advantage, weight, ref=None):
-  f32 = lambda x: None if x is None else jnp.asarray(x, jnp.float32)
-  return PolicyBatch(
-      tokens_BT=None, position_BT=None, segment_BT=None, weight_BT=f32(weight),
-      share_BT=None, advantage_BT=f32(advantage), old_logp_BT=f32(old),
-      ref_logp_BT=f32(ref), load_BLE=None)
+from tests.losses.policy import batches
 
 
 class ReinforceTest(parameterized.TestCase):
@@ -22,7 +14,7 @@ class ReinforceTest(parameterized.TestCase):
   @parameterized.named_parameters(('eager', lambda f: f), ('jit', jax.jit))
   def test_hand_computed(self, transform):
     # -(1/2) (1 · -1 + -2 · -3) = -(1/2) · 5; the third token has no weight.
-    batch = make_batch([[0, 0, 0]], [[1, -2, 7]], [[0.5, 0.5, 0]])
+    batch = batches.make_batch([[0.5, 0.5, 0]], [[1, -2, 7]])
     loss, metrics = transform(reinforce.loss)(
         jnp.array([[-1.0, -3.0, 99.0]]), batch)
     np.testing.assert_allclose(loss, -2.5)
@@ -31,8 +23,8 @@ class ReinforceTest(parameterized.TestCase):
   def test_gradient_equals_dapo_at_the_policy_that_sampled(self):
     # ∇ρ A = A ∇log π at ρ = 1.
     logp_BT = jnp.array([[-1.0, -0.3, -2.0], [-0.1, -5.0, -1.0]])
-    batch = make_batch(logp_BT, [[1, -1, 2], [0.5, -3, 1]],
-                       [[0.2, 0.2, 0], [0.2, 0.2, 0.2]])
+    batch = batches.make_batch([[0.2, 0.2, 0], [0.2, 0.2, 0.2]],
+                               [[1, -1, 2], [0.5, -3, 1]], logp_BT)
     grad = lambda loss: jax.grad(lambda x: loss(x, batch)[0])(logp_BT)
     np.testing.assert_allclose(
         grad(reinforce.loss), grad(dapo.loss), rtol=1e-6)
@@ -40,7 +32,7 @@ class ReinforceTest(parameterized.TestCase):
   def test_gradient_ignores_how_far_the_policy_has_moved(self):
     # Its reason to exist, and its limit: off the policy, only DAPO clips.
     logp_BT = jnp.array([[0.0, -2.0]])
-    batch = make_batch([[-1, -1]], [[1, -1]], [[0.5, 0.5]])
+    batch = batches.make_batch([[0.5, 0.5]], [[1, -1]], -1.0)
     grad = lambda loss: jax.grad(lambda x: loss(x, batch)[0])(logp_BT)
     np.testing.assert_allclose(grad(reinforce.loss), [[-0.5, 0.5]])
     np.testing.assert_allclose(grad(dapo.loss), [[0.0, 0.0]])
@@ -48,8 +40,8 @@ class ReinforceTest(parameterized.TestCase):
   def test_penalty_pulls_towards_the_reference(self):
     # At A = 0: ∂/∂logp of β w k3 = β w (1 - ρ), ρ = π_ref / π = 2 and 1/2.
     logp_BT = jnp.log(jnp.array([[0.25, 0.5]]))
-    batch = make_batch(logp_BT, [[0, 0]], [[0.5, 0.5]],
-                       np.log([[0.5, 0.25]]))
+    batch = batches.make_batch([[0.5, 0.5]], 0.0, logp_BT,
+                               np.log([[0.5, 0.25]]))
     grad_BT = jax.grad(
         lambda x: reinforce.loss(x, batch, kl_coef=0.1)[0])(logp_BT)
     np.testing.assert_allclose(grad_BT, [[-0.05, 0.025]], rtol=1e-5)

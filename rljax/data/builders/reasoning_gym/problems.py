@@ -6,6 +6,7 @@ passed over, so no prompt is in two splits or twice in one.
 """
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 from typing import Sequence
@@ -17,7 +18,7 @@ from rljax.data import teacher
 from rljax.data.builders.reasoning_gym import curriculum
 
 _ORDER = ('test', 'validation', 'train')  # held-out prompts have first choice
-_DRAWS_PER_PROBLEM = 200  # before the level is said to have too few problems
+_PATIENCE = 1000  # draws without a new problem before a level is exhausted
 
 
 def make(
@@ -44,24 +45,25 @@ def _draw(family, difficulty, split, size, seed, seen):
   start = zlib.crc32(f'{seed}/{family}/{difficulty}/{split}'.encode()) << 32
   source = reasoning_gym.create_dataset(
       family, seed=start, size=1 << 31, **level.arguments)
-  records = []
-  for k in range(size * _DRAWS_PER_PROBLEM):
+  records, misses = [], 0
+  for k in itertools.count():
     if len(records) == size:
       return records
+    if misses == _PATIENCE:
+      raise ValueError(
+          f'Expected {size} different problems of {family!r} at difficulty '
+          f'{difficulty} for {split!r}, got {len(records)} before '
+          f'{_PATIENCE} draws in a row brought nothing new; lower the sizes or '
+          'choose a higher difficulty.')
     entry = source[k]
     prompt = entry['question'].strip()
     if prompt in seen or not level.keep(entry['metadata']):
+      misses += 1
       continue
     seen.add(prompt)
+    misses = 0
     name = f'{family}-{difficulty}-{split}-{len(records):05d}'
     records.append(_record(entry, prompt, name, family, difficulty, seed))
-  if len(records) < size:
-    raise ValueError(
-        f'Expected {size} different problems of {family!r} at difficulty '
-        f'{difficulty} for {split!r}, got {len(records)} after '
-        f'{size * _DRAWS_PER_PROBLEM} draws; lower the sizes or choose a '
-        'higher difficulty.')
-  return records
 
 
 def _record(entry, prompt, name, family, difficulty, seed):

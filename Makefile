@@ -1,0 +1,37 @@
+# Two commands that do all set-up on a machine that has only Python 3.11+:
+#   make demo   the Ring-lite pipeline in miniature, on a CPU, in minutes
+#   make test   the test suite
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs/ring_lite
+
+.PHONY: demo test lint slow clean
+
+demo: $(VENV)/installed
+	$(BIN)/python -m experiments.ring_lite \
+	    --config=configs/pipeline/ring_lite_mini.py --workdir=$(WORKDIR)
+
+test: $(VENV)/installed-test lint
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+
+slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -q -m slow
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else f"rljax needs Python 3.11 or newer, but $(PYTHON) is {v[0]}.{v[1]}. Name a newer one: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python setup.cfg
+	$(BIN)/python -m pip install -q -e .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,160 @@
+"""Prefill and decode as compiled functions of one record, `DecodeState`.
+
+A slot is one row of the key/value cache and holds one response in the making.
+
+  prefill  caches prompts, all but their last token, in the slots that need
+           them: a prompt is computed once, whatever the number of its samples
+  decode   feeds every active slot its newest token and draws the next one,
+           token after token, until few enough slots are active
+  harvest  reads the responses of some slots
+
+The last prompt token is left to decode, so prefill needs no logits: they would
+be the largest array of all, [prompts, length, vocabulary], for one row each.
+
+Slots that are not active compute along in the same batch, but as padding: they
+are not routed to any expert, write nothing to the cache, and draw nothing.
+
+Token t of a response is drawn with the key fold_in(key of the sample, t).
+"""
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+from rljax.ops import sampling
+from rljax import sharding
+from rljax.types import Array
+
+
+@struct.dataclass
+class DecodeState:
+  """All slots, B of them, and what they have produced so far."""
+  cache: Any                    # KVCache of the model
+  newest_B: jax.Array           # int32; the token to be fed next
+  prompt_length_B: jax.Array    # int32
+  length_B: jax.Array           # int32; response tokens so far
+  limit_B: jax.Array            # int32; response tokens at most
+  active_B: jax.Array           # bool; still growing
+  stopped_B: jax.Array          # bool; ended with a stop token
+  key_B: jax.Array              # typed keys, one per sample
+  tokens_BT: jax.Array          # int32; of no meaning beyond length_B
+  logp_BT: jax.Array            # float32; under the distribution sampled from
+  entropy_BT: jax.Array         # float32; nats, at the temperature
+  experts_BTLX: jax.Array | None  # int16; see `Harvest`
+  num_steps: jax.Array          # int32 scalar; model calls of decode so far
+
+
+@struct.dataclass
+class Refill:
+  """P prompts and the slots they go to; fixed shapes, made on the host."""
+  tokens_PT: Array       # int32; padded at the end
+  prompt_length_P: Array  # int32; 0 = row not used
+  source_B: Array        # int32; row of the slot's prompt, -1 = leave alone
+  hash_B: Array          # uint32; of the prompt's tokens
+  sample_B: Array        # int32; sample index within its prompt
+  limit: Array           # int32 scalar; response tokens at most
+
+
+@struct.dataclass
+class Harvest:
+  """The responses of R slots.
+
+  `experts_RTLX[r, t]` are the experts chosen at the position whose logits
+  token t was drawn from, the one before it: complete for the gradient of every
+  response token, the first one included.
+  """
+  tokens_RT: Array
+  logp_RT: Array
+  entropy_RT: Array
+  length_R: Array
+  stopped_R: Array
+  experts_RTLX: Array | None
+
+
+class Functions(NamedTuple):
+  """The compiled functions of a sampler; each compiles once."""
+  init: Callable
+  prefill: Callable
+  decode: Callable
+  harvest: Callable
+
+
+def make_functions(
+    model,
+    mesh=None,
+    *,
+    num_slots: int,
+    max_prompt_length: int,
+    max_new_tokens: int,
+    stop_ids: tuple[int, ...],
+    decode_steps: int,
+    record_experts: bool,
+) -> Functions:
+  """Compiles lazily for fixed shapes; with a mesh, slots are split over it.
+
+  Returns:
+    init() -> state, all slots free.
+    prefill(params, state, refill, key) -> state; donates `state`.
+    decode(params, state, sampling_params, floor) -> (state, active_B); donates
+      `state`; returns after `decode_steps` tokens, or as soon as no more than
+      `floor` slots are active.
+    harvest(state, slot_R) -> Harvest.
+  """
+  length = max_prompt_length + max_new_tokens
+  shape = jax.eval_shape(lambda: _init(
+      model, num_slots, length, max_new_tokens, record_experts))
+  state_at = copy_at = None
+  if mesh is not None:
+    state_at = _state_sharding(mesh, shape)
+    copy_at = sharding.replicated(mesh)
+
+  def init():
+    return _init(model, num_slots, length, max_new_tokens, record_experts)
+
+  def prefill(params, state, refill, key):
+    return _prefill(model, params, state, refill, key)
+
+  def decode(params, state, sampling_params, floor):
+    state = _decode(model, params, state, sampling_params, floor,
+                    jnp.asarray(stop_ids, jnp.int32), decode_steps)
+    return state, state.active_B
+
+  donate = dict(donate_argnames='state')
+  return Functions(
+      init=jax.jit(init, out_shardings=state_at),
+      prefill=jax.jit(prefill, out_shardings=state_at, **donate),
+      decode=jax.jit(decode, out_shardings=None if mesh is None else (
+          state_at, copy_at), **donate),
+      harvest=jax.jit(_harvest, out_shardings=copy_at))
+
+
+def _state_sharding(mesh, shape: DecodeState):
+  """Slots over the data axes; they are the cache's second axis."""
+  rows = sharding.batch(mesh)
+  inner = NamedSharding(mesh, PartitionSpec(None, *rows.spec))
+  everything = jax.tree.map(
+      lambda x: rows if x.ndim else sharding.replicated(mesh), shape)
+  return everything.replace(cache=jax.tree.map(lambda _: inner, shape.cache))
+
+
+def _init(model, num_slots, length, max_new_tokens, record_experts):
+  config = model.config
+  int_B = lambda: jnp.zeros(num_slots, jnp.int32)  # buffers of its own each
+  no_B = lambda: jnp.zeros(num_slots, bool)
+  output_BT = lambda dtype: jnp.zeros((num_slots, max_new_tokens), dtype)
+  return DecodeState(
+      cache=model.init_cache(num_slots, length),
+      newest_B=int_B(), prompt_length_B=int_B(), length_B=int_B(),
+      limit_B=int_B(), active_B=no_B(), stopped_B=no_B(),
+      key_B=jax.random.split(jax.random.key(0), num_slots),
+      tokens_BT=output_BT(jnp.int32), logp_BT=output_BT(jnp.float32),
+      entropy_BT=output_BT(jnp.float32),
+      experts_BTLX=jnp.zeros(
+          (num_slots, max_new_tokens, config.num_layers, config.top_k),
+          jnp.int16) if record_experts else None,
+      num_steps=jnp.zeros((), jnp.int32))
