@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import app
 from absl import flags
+from absl import logging
 import jax
 from ml_collections import config_flags
 
@@ -49,6 +50,7 @@ def start(config, workdir: str | pathlib.Path, title: str) -> Job:
   Raises:
     ValueError: model, mesh or tokenizer that do not fit each other.
   """
+  logging.set_verbosity(logging.ERROR)  # orbax warns of what is as intended
   workdir = pathlib.Path(workdir).expanduser().resolve()
   workdir.mkdir(parents=True, exist_ok=True)
   mesh = sharding.make_mesh(**config.mesh)

@@ -112,10 +112,25 @@ def check(config):
         f'Expected packing.row_length >= max_prompt_length + max_new_tokens = '
         f'{longest}, got {pack.row_length}: a response never straddles rows. '
         'Raise row_length.')
-  packing.check_budget(
-      pack.select.token_budget,
-      config.data.prompts_per_step * roll.samples_per_prompt,
-      roll.max_new_tokens)
+  ranks = pack.select.num_ranks if (
+      pack.select.budget_scope == 'per_data_rank') else 1
+  responses_in_step = config.data.prompts_per_step * roll.samples_per_prompt
+  packing.check_budget(pack.select.token_budget, responses_in_step // ranks,
+                       roll.max_new_tokens)
+  whole = (pack.select.cut == 'response'
+           or pack.select.selection == 'ring_window')
+  needed = packing.rows_bound(
+      token_budget=ranks * (pack.select.token_budget
+                            + (roll.max_new_tokens if whole else 0)),
+      num_responses=responses_in_step * (
+          config.max_draws if pack.resample else 1),
+      max_prompt_length=roll.max_prompt_length,
+      max_response_length=roll.max_new_tokens, row_length=pack.row_length)
+  if pack.num_rows < needed:
+    raise ValueError(
+        f'Expected packing.num_rows >= {needed}, which any lengths fit in, got '
+        f'{pack.num_rows}. Raise it: micro-batches without a token cost '
+        'nothing.')
 
 
 def make_stages(config, job, objective, optimizer, state_sharding) -> Stages:

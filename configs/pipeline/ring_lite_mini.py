@@ -41,11 +41,11 @@ def _sft(smoke, model, source):
   config.model = model
   config.num_steps = 4 if smoke else 400
   config.data = common.data(source, _PROMPT, fresh_solutions=True,
-                            examples_per_step=8 if smoke else 64)
+                            examples_per_step=8 if smoke else 24)
   config.loss = dict(name='cross_entropy')
   config.regularize = dict(entropy_coef=0.0, balance_coef=0.01, z_coef=1e-4)
   config.packing = dict(row_length=128 if smoke else 256,
-                        num_rows=8 if smoke else 32)
+                        num_rows=8 if smoke else 9)
   config.checkpoint = dict(every=2 if smoke else 100, keep=None)
   config.optimizer = dict(
       name='adamw', learning_rate=2e-3, clip_norm=1.0, b1=0.9, b2=0.95,
@@ -66,9 +66,9 @@ def _rl(smoke, model, source, name, domains):
   config.rollout = common.rollout(_PROMPT, _RESPONSE, 8 if smoke else 64,
                                   samples_per_prompt=4 if smoke else 8)
   config.packing = common.packing(
-      token_budget=256 if smoke else 2_048, row_length=128 if smoke else 256,
-      num_rows=16 if smoke else 48)
-  config.num_microbatches = 4 if smoke else 12
+      token_budget=256 if smoke else 2_048, row_length=192 if smoke else 256,
+      num_rows=16 if smoke else 84)
+  config.num_microbatches = 4 if smoke else 21
   config.optimizer.learning_rate = 3e-4
   config.checkpoint.every = 1 if smoke else 25
   return config

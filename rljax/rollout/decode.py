@@ -18,7 +18,9 @@ Token t of a response is drawn with the key fold_in(key of the sample, t).
 """
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple
+from typing import Any
+from typing import Callable
+from typing import NamedTuple
 
 from flax import struct
 import jax
@@ -26,8 +28,9 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
-from rljax.ops import sampling
 from rljax import sharding
+from rljax.models import attention
+from rljax.ops import sampling
 from rljax.types import Array
 
 
@@ -148,7 +151,7 @@ def _init(model, num_slots, length, max_new_tokens, record_experts):
   no_B = lambda: jnp.zeros(num_slots, bool)
   output_BT = lambda dtype: jnp.zeros((num_slots, max_new_tokens), dtype)
   return DecodeState(
-      cache=model.init_cache(num_slots, length),
+      cache=attention.init_cache(config, num_slots, length),
       newest_B=int_B(), prompt_length_B=int_B(), length_B=int_B(),
       limit_B=int_B(), active_B=no_B(), stopped_B=no_B(),
       key_B=jax.random.split(jax.random.key(0), num_slots),
@@ -158,3 +161,102 @@ def _init(model, num_slots, length, max_new_tokens, record_experts):
           (num_slots, max_new_tokens, config.num_layers, config.top_k),
           jnp.int16) if record_experts else None,
       num_steps=jnp.zeros((), jnp.int32))
+
+
+def _prefill(model, params, state: DecodeState, refill: Refill,
+             key) -> DecodeState:
+  rows, length = refill.tokens_PT.shape
+  index_PT = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32),
+                              (rows, length))
+  before_last_PT = index_PT < refill.prompt_length_P[:, None] - 1
+  fresh = model.apply(
+      {'params': params}, refill.tokens_PT, index_PT,
+      before_last_PT.astype(jnp.int32),
+      cache=attention.init_cache(model.config, rows, length)).cache
+
+  is_new_B = refill.source_B >= 0
+  row_B = jnp.maximum(refill.source_B, 0)
+  prompt_length_B = refill.prompt_length_P[row_B]
+  last_B = refill.tokens_PT[row_B, jnp.maximum(prompt_length_B - 1, 0)]
+  key_B = jax.vmap(_sample_key, (None, 0, 0))(
+      key, refill.hash_B, refill.sample_B)
+
+  def replace(old_B, new_B):
+    return jnp.where(is_new_B, new_B, old_B)
+
+  def copy(old_LBSKH, new_LPTKH):
+    is_new = is_new_B[None, :, None, None, None]
+    part = jnp.where(is_new, new_LPTKH[:, row_B], old_LBSKH[:, :, :length])
+    return old_LBSKH.at[:, :, :length].set(part)
+
+  return state.replace(
+      cache=jax.tree.map(copy, state.cache, fresh),
+      newest_B=replace(state.newest_B, last_B),
+      prompt_length_B=replace(state.prompt_length_B, prompt_length_B),
+      length_B=replace(state.length_B, 0),
+      limit_B=replace(state.limit_B, refill.limit),
+      active_B=state.active_B | is_new_B,
+      stopped_B=state.stopped_B & ~is_new_B,
+      key_B=replace(state.key_B, key_B))
+
+
+def _sample_key(key, prompt_hash, index):
+  """Depends on seed, prompt and sample index: never on slot or neighbours."""
+  return jax.random.fold_in(jax.random.fold_in(key, prompt_hash), index)
+
+
+def _decode(model, params, state: DecodeState, sampling_params, floor, stop_C,
+            max_steps: int) -> DecodeState:
+  last_step = state.num_steps + max_steps
+
+  def is_running(state: DecodeState):
+    num_active = jnp.sum(state.active_B, dtype=jnp.int32)
+    return (num_active > floor) & (state.num_steps < last_step)
+
+  def step(state: DecodeState) -> DecodeState:
+    position_B = jnp.maximum(state.prompt_length_B + state.length_B - 1, 0)
+    segment_B = state.active_B.astype(jnp.int32)
+    out = model.apply({'params': params}, state.newest_B[:, None],
+                      position_B[:, None], segment_B[:, None],
+                      cache=state.cache)
+    key_B = jax.vmap(jax.random.fold_in)(state.key_B, state.length_B)
+    drawn = sampling.sample(out.logits_BTV[:, 0], key_B, sampling_params)
+    return _append(state.replace(cache=out.cache), *drawn,
+                   out.router.experts_LBTX[:, :, 0], stop_C)
+
+  return jax.lax.while_loop(is_running, step, state)
+
+
+def _append(state: DecodeState, token_B, logp_B, entropy_B, experts_LBX,
+            stop_C) -> DecodeState:
+  """Adds one token to every active slot, and retires those that end."""
+  num_slots, max_new_tokens = state.tokens_BT.shape
+  slot_B = jnp.arange(num_slots)
+  index_B = jnp.where(state.active_B, state.length_B, max_new_tokens)
+
+  def put(store, value):  # out of bounds where not active: dropped
+    return store.at[slot_B, index_B].set(value, mode='drop')
+
+  length_B = state.length_B + state.active_B.astype(jnp.int32)
+  stops_B = state.active_B & jnp.any(
+      token_B[:, None] == stop_C[None], axis=-1)
+  experts_BTLX = None if state.experts_BTLX is None else put(
+      state.experts_BTLX, experts_LBX.swapaxes(0, 1).astype(jnp.int16))
+  return state.replace(
+      newest_B=jnp.where(state.active_B, token_B, state.newest_B),
+      length_B=length_B,
+      active_B=state.active_B & ~stops_B & (length_B < state.limit_B),
+      stopped_B=state.stopped_B | stops_B,
+      tokens_BT=put(state.tokens_BT, token_B),
+      logp_BT=put(state.logp_BT, logp_B),
+      entropy_BT=put(state.entropy_BT, entropy_B),
+      experts_BTLX=experts_BTLX,
+      num_steps=state.num_steps + 1)
+
+
+def _harvest(state: DecodeState, slot_R) -> Harvest:
+  take = lambda x: None if x is None else x[slot_R]
+  return Harvest(
+      tokens_RT=take(state.tokens_BT), logp_RT=take(state.logp_BT),
+      entropy_RT=take(state.entropy_BT), length_R=take(state.length_B),
+      stopped_R=take(state.stopped_B), experts_RTLX=take(state.experts_BTLX))

@@ -1,3 +1,5 @@
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -10,6 +12,7 @@ from rljax.types import RouterStats
 NUM_LAYERS, NUM_EXPERTS, TOP_K = 2, 64, 6
 
 
+@functools.partial(jax.jit, static_argnames='top_k')
 def router_stats(logits_LBTE, share_BT, top_k=TOP_K):
   """The sums of `RouterStats`, written out from router logits."""
   num_experts = logits_LBTE.shape[-1]
@@ -27,10 +30,11 @@ def router_stats(logits_LBTE, share_BT, top_k=TOP_K):
       experts_LBTX=experts_LBTX)
 
 
-def random_stats(key, shape_BT=(4, 5)):
+def random_logits(seed, shape_BT=(4, 5)):
   share_BT = jnp.full(shape_BT, 1 / np.prod(shape_BT), jnp.float32)
-  logits_LBTE = jax.random.normal(key, (NUM_LAYERS, *shape_BT, NUM_EXPERTS))
-  return logits_LBTE, share_BT
+  logits_LBTE = np.random.default_rng(seed).normal(
+      size=(NUM_LAYERS, *shape_BT, NUM_EXPERTS))
+  return jnp.asarray(logits_LBTE, jnp.float32), share_BT
 
 
 class RouterTest(parameterized.TestCase):
@@ -56,7 +60,7 @@ class RouterTest(parameterized.TestCase):
         metrics['router_balance'], NUM_EXPERTS / TOP_K, rtol=1e-5)
 
   def test_gradient_reaches_the_router_through_the_probabilities_only(self):
-    logits_LBTE, share_BT = random_stats(jax.random.key(0))
+    logits_LBTE, share_BT = random_logits(0)
     stats = router_stats(logits_LBTE, share_BT)
 
     def term(mean_prob_LE, load_LE):
@@ -71,8 +75,9 @@ class RouterTest(parameterized.TestCase):
 
   def test_a_step_against_the_gradient_balances_the_router(self):
     bias_E = jnp.linspace(0.0, 1.0, NUM_EXPERTS)
-    logits_LBTE, share_BT = random_stats(jax.random.key(1))
+    logits_LBTE, share_BT = random_logits(1)
 
+    @jax.jit
     def balance(bias_E):
       biased_LBTE = logits_LBTE + bias_E[None, None, None]
       stats = router_stats(biased_LBTE, share_BT)
@@ -82,7 +87,7 @@ class RouterTest(parameterized.TestCase):
     self.assertLess(float(balance(moved_E)), float(balance(bias_E)))
 
   def test_adds_up_over_rows_with_the_load_of_the_step(self):
-    logits_LBTE, share_BT = random_stats(jax.random.key(2))
+    logits_LBTE, share_BT = random_logits(2)
     whole = router_stats(logits_LBTE, share_BT)
     halves = [router_stats(logits_LBTE[:, i::2], share_BT[i::2])
               for i in range(2)]
@@ -107,7 +112,7 @@ class RouterTest(parameterized.TestCase):
     np.testing.assert_allclose(term, 1e-7 * expected, rtol=1e-5)
 
   def test_padding_does_not_enter(self):
-    logits_LBTE, _ = random_stats(jax.random.key(3))
+    logits_LBTE, _ = random_logits(3)
     share_BT = jnp.zeros((4, 5)).at[:, :3].set(1 / 12)
     poisoned_LBTE = logits_LBTE.at[:, :, 3:].set(50.0)
     for f in (lambda s: auxiliary.router_balance(s, balance_coef=1.0)[0],
@@ -135,9 +140,11 @@ class EntropyTest(parameterized.TestCase):
 
   @parameterized.parameters(False, True)
   def test_a_step_raises_the_entropy_unless_the_sign_is_literal(self, literal):
-    logits_BTV = jax.random.normal(jax.random.key(0), (2, 3, 7))
+    logits_BTV = jnp.asarray(
+        np.random.default_rng(0).normal(size=(2, 3, 7)), jnp.float32)
     weight_BT = jnp.full((2, 3), 1 / 6)
 
+    @jax.jit
     def term(logits_BTV):
       return auxiliary.entropy_bonus(
           self.entropy_of(logits_BTV), weight_BT, entropy_coef=1.0,

@@ -15,6 +15,9 @@ from tests import toys
 from tests.models import reference
 
 
+WEIGHT_BT = np.cos(np.arange(24)).reshape(2, 12).astype(np.float32)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def apply(model, params, tokens_BT, position_BT, segment_BT, share_BT=None,
           cache=None):
@@ -103,7 +106,7 @@ class RowsTest(parameterized.TestCase):
     for b, row in enumerate(lengths):
       begin = 0
       for length in row:
-        alone = toys.rows([[length]], 14)
+        alone = toys.rows([[length], []], 14)
         here = slice(begin, begin + length)
         alone[0][0, :length] = rows[0][b, here]
         logits_BTV = apply(model, params, *alone).logits_BTV
@@ -111,13 +114,12 @@ class RowsTest(parameterized.TestCase):
                                    atol=1e-5)
         begin += length
 
-  @parameterized.parameters('dense', 'block', 'ragged')
+  @parameterized.parameters('auto', 'block', 'ragged')
   def test_what_stands_at_padding_changes_no_gradient(self, dispatch):
     model, params = toys.model_and_params('tiny', moe_dispatch=dispatch)
-    tokens_BT, position_BT, segment_BT = toys.rows([[5, 4], [6], []], 12)
+    tokens_BT, position_BT, segment_BT = toys.rows([[5, 4], [6]], 12)
     pad_BT = segment_BT == 0
-    weight_BT = np.where(pad_BT, 0, np.cos(np.arange(36)).reshape(3, 12)
-                         ).astype(np.float32)
+    weight_BT = np.where(pad_BT, 0, WEIGHT_BT)
     want = loss_and_grads(model, params, tokens_BT, position_BT, segment_BT,
                           weight_BT)
     got = loss_and_grads(model, params, np.where(pad_BT, 7, tokens_BT),
@@ -129,13 +131,11 @@ class RowsTest(parameterized.TestCase):
 
   def test_a_token_of_a_segment_does_change_them(self):
     model, params = toys.model_and_params('tiny')
-    tokens_BT, position_BT, segment_BT = toys.rows([[5, 4]], 12)
-    weight_BT = np.where(segment_BT > 0, 1, 0).astype(np.float32)
-    want = loss_and_grads(model, params, tokens_BT, position_BT, segment_BT,
-                          weight_BT)
-    tokens_BT[0, 2] += 1
-    got = loss_and_grads(model, params, tokens_BT, position_BT, segment_BT,
-                         weight_BT)
+    tokens_BT, position_BT, segment_BT = toys.rows([[5, 4], [6]], 12)
+    other_BT = tokens_BT.copy()
+    other_BT[0, 2] += 1
+    want, got = (loss_and_grads(model, params, t, position_BT, segment_BT,
+                                WEIGHT_BT) for t in (tokens_BT, other_BT))
     self.assertGreater(toys.largest_difference(got, want), 1e-2)
 
   def test_a_block_sees_exactly_the_earlier_tokens_of_its_segment(self):
@@ -144,18 +144,21 @@ class RowsTest(parameterized.TestCase):
     _, position_BT, segment_BT = toys.rows([[5, 4]], 12)
     x_BTD = jnp.asarray(np.random.default_rng(0).normal(size=(1, 12, 32)),
                         jnp.float32)
-    share_BT = (segment_BT > 0) / np.float32(9)
+    share_BT = (segment_BT > 0).astype(np.float32) / 9
 
     def block(x):
       carry, _ = transformer.Block(model.config).apply(
           {'params': params}, (x, None), 0, position_BT, segment_BT, share_BT)
       return carry[0][0]
 
-    influence = jnp.abs(jax.jit(jax.jacrev(block))(x_BTD)[:, :, 0]).sum((1, 3))
-    t = np.arange(12)
-    sees = (segment_BT[0][:, None] == segment_BT[0][None]) & (
-        t[None] <= t[:, None])
-    np.testing.assert_array_equal(np.asarray(influence) > 0, sees)
+    # Forward mode for the whole matrix, reverse mode for one combination.
+    influence = jnp.abs(jax.jit(jax.jacfwd(block))(x_BTD)[:, :, 0]).sum((1, 3))
+    same = segment_BT[0][:, None] == segment_BT[0][None]
+    np.testing.assert_array_equal(influence > 0, same & np.tri(12, dtype=bool))
+    c_TD = np.where((segment_BT[0] == 2)[:, None], x_BTD[0] + 1, 0)
+    grad_BTD = jax.jit(lambda x: jax.vjp(block, x)[1](c_TD)[0])(x_BTD)
+    np.testing.assert_array_equal(jnp.any(grad_BTD[0] != 0, axis=1),
+                                  segment_BT[0] == 2)
 
   def test_router_statistics_add_up_over_rows_and_skip_padding(self):
     model, params = toys.model_and_params('tiny')
@@ -181,36 +184,32 @@ class RowsTest(parameterized.TestCase):
 
   def test_rows_without_any_token_stay_finite(self):
     model, params = toys.model_and_params('tiny')
-    rows = toys.rows([[], []], 8)
-    loss, grads = loss_and_grads(model, params, *rows,
-                                 np.zeros((2, 8), np.float32))
+    rows = toys.rows([[], []], 12)
+    loss, grads = loss_and_grads(model, params, *rows, 0 * WEIGHT_BT)
     self.assertTrue(np.isfinite(loss))
     toys.assert_trees_close(grads, jax.tree.map(jnp.zeros_like, params))
 
 
 class MemoryPoliciesTest(parameterized.TestCase):
 
-  @parameterized.parameters(dict(remat='full'), dict(remat='dots'),
-                            dict(query_chunk=6),
+  @parameterized.parameters(dict(remat='dots'), dict(query_chunk=6),
                             dict(remat='full', query_chunk=4))
   def test_gradients_are_the_same(self, **overrides):
     rows = toys.rows([[5, 4], [12]], 12)
-    weight_BT = np.cos(np.arange(24)).reshape(2, 12).astype(np.float32)
     model, params = toys.model_and_params('tiny')
-    want = loss_and_grads(model, params, *rows, weight_BT)
+    want = loss_and_grads(model, params, *rows, WEIGHT_BT)
     other = models.create('tiny', **overrides)
-    toys.assert_trees_close(loss_and_grads(other, params, *rows, weight_BT),
+    toys.assert_trees_close(loss_and_grads(other, params, *rows, WEIGHT_BT),
                             want, atol=5e-5)
 
   def test_full_remat_runs_the_layers_again(self):
     # Negative control: the policy must reach the compiled computation.
-    rows = toys.rows([[12]], 12)
-    weight_BT = np.ones((1, 12), np.float32)
+    rows = toys.rows([[12], [12]], 12)
 
     def products(remat):
       model, params = toys.model_and_params('tiny', remat=remat)
       jaxpr = jax.make_jaxpr(loss_and_grads, static_argnums=0)(
-          model, params, *rows, weight_BT)
+          model, params, *rows, WEIGHT_BT)
       return str(jaxpr).count('dot_general')
 
     self.assertGreater(products('full'), products('dots'))
@@ -287,12 +286,11 @@ class LogicalAxesTest(parameterized.TestCase):
       self.assertEqual(leaf.shape[0], 2)
 
   def test_init_has_the_stated_spread_and_differs_between_layers(self):
-    params = nn.meta.unbox(jax.jit(
-        lambda k: models.create('mini').init(
-            k, *(jnp.zeros((1, 8), jnp.int32),) * 3)['params'])(
-                jax.random.key(0)))
+    tokens_BT = jnp.zeros((1, 8), jnp.int32)
+    init = jax.jit(models.create('tiny').init)
+    params = nn.meta.unbox(init(jax.random.key(0), *[tokens_BT] * 3)['params'])
     stack = params['layers']['moe']['gate_up']
-    np.testing.assert_allclose(jnp.std(stack), 0.02, rtol=0.02)
+    np.testing.assert_allclose(jnp.std(stack), 0.02, rtol=0.05)
     self.assertGreater(float(jnp.abs(stack[0] - stack[1]).max()), 0.02)
     np.testing.assert_array_equal(params['final_norm']['scale'], 1)
 

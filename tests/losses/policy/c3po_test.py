@@ -51,8 +51,9 @@ class C3poTest(parameterized.TestCase):
     # Σℓ = Φ = 6, R = 3, longest allowed 4: Dr. GRPO = C3PO · 6 / (3 · 4).
     mask_BT = [[1, 1, 1, 1], [1, 1, 0, 0]]
     rows = batches.make_rows([[1, 1, 1, 2], [3, 3, 0, 0]], mask_BT, 6, 4)
-    logp_BT = jax.random.normal(jax.random.key(0), (2, 4))
-    advantage_BT = jax.random.normal(jax.random.key(1), (2, 4))
+    rng = np.random.default_rng(0)
+    logp_BT, advantage_BT = (
+        rng.normal(size=(2, 4)).astype(np.float32) for _ in range(2))
 
     def gradient(module, **kw):
       batch = batches.make_batch(module.token_weights(rows), advantage_BT)
@@ -106,16 +107,16 @@ class GradientScaleTest(parameterized.TestCase):
     rows = batches.make_rows(segment_BT, segment_BT > 0, token_budget, 16)
     weight_BT = np.asarray(module.token_weights(rows), np.float64)
     rng = np.random.default_rng(length)
-    noise_SN = 1 + rng.normal(size=(20_000, int((weight_BT > 0).sum())))
+    noise_SN = 1 + rng.normal(size=(8_000, int((weight_BT > 0).sum())))
     step_S = noise_SN @ weight_BT[weight_BT > 0]
     return step_S.mean(), step_S.var()
 
   @parameterized.parameters(1, 4, 16)
   def test_c3po_keeps_mean_and_variance(self, length):
-    # Σ w = 1 and Σ w² = 1/64; 20,000 draws: within 4 standard errors.
+    # Σ w = 1 and Σ w² = 1/64; 8,000 draws: within 4 standard errors.
     mean, variance = self.moments(c3po, length, 'budget')
-    np.testing.assert_allclose(mean, 1.0, atol=4 * 0.125 / 141)
-    np.testing.assert_allclose(variance, 1 / 64, rtol=4 * 0.01)
+    np.testing.assert_allclose(mean, 1.0, atol=4 * 0.125 / 89)
+    np.testing.assert_allclose(variance, 1 / 64, rtol=4 * 0.016)
 
   def test_the_others_do_not(self):
     # GRPO: variance 1/(16 ℓ). Dr. GRPO: mean ℓ/16. Sixteen-fold each.
