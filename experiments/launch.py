@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import pathlib
+import signal
 import time
 from typing import Any
 
@@ -59,8 +61,8 @@ def start(config, workdir: str | pathlib.Path, title: str) -> Job:
   tokenizer = tokenizers.load(config.tokenizer)
   if tokenizer.vocab_size > model.config.vocab_size:
     raise ValueError(
-        f'Tokenizer {config.tokenizer!r} has {tokenizer.vocab_size} ids but the '
-        f'model embeds {model.config.vocab_size}. Set '
+        f'Tokenizer {config.tokenizer!r} has {tokenizer.vocab_size} ids but '
+        f'the model embeds {model.config.vocab_size}. Set '
         f'config.model.vocab_size={tokenizer.vocab_size}.')
   total, active = transformer.count_params(model)
   devices = jax.devices()
@@ -115,18 +117,28 @@ def save(saver, writer, stop, state, step: int, metrics, progress,
   """Ends a step: a checkpoint when one is due, and leaving when asked to.
 
   Raises:
-    ValueError: the loss is not finite; the last good checkpoint stays.
+    ValueError: loss or parameters are not finite; the last good checkpoint
+      stays.
     Preempted: SIGTERM has come; the state is saved.
   """
+  # At once: the next step would fail on spoilt parameters, less clearly.
+  writer.check_finite(step, metrics)
   done = step + 1
   if last or stop.requested or done % saver.every == 0:
-    # The state is saved only if its loss was sound, its metrics before it.
-    writer.check_finite(step, metrics)
-    writer.flush()
+    writer.flush()  # before the state, so that no line is ever missing
     saver.save(done, state, progress, force=True)
-  if stop.requested and not last:
+  leave_if_asked(stop, saver)
+
+
+def leave_if_asked(stop, saver):
+  """Ends the run after SIGTERM, when what was saved is on disk.
+
+  Raises:
+    Preempted: SIGTERM has come.
+  """
+  if stop.requested:
     saver.wait()
-    raise Preempted(f'saved step {done} in {saver.folder}')
+    raise Preempted(f'saved step {saver.latest_step()} in {saver.folder}')
 
 
 class Clock:
@@ -201,6 +213,18 @@ def finish(job: Job, config, clock: Clock, counter, sections, plots_made):
       plots=plots_made)
 
 
+def check_exists(path: str):
+  """Refuses a config that is not there, naming those that are."""
+  root = pathlib.Path(__file__).parents[1]
+  if not pathlib.Path(path).exists():
+    known = sorted(str(found.relative_to(root))
+                   for found in root.glob('configs/*/*.py'))
+    close = difflib.get_close_matches(path, known, n=1)
+    hint = f' Did you mean {close[0]!r}?' if close else ''
+    raise ValueError(f'Expected a config file, got {path!r}, which is not '
+                     f'there. Configs: {", ".join(known)}.{hint}')
+
+
 def main(run):
   """Parses --config and --workdir and calls `run(config, workdir)`."""
   config_flag = config_flags.DEFINE_config_file(
@@ -213,11 +237,18 @@ def main(run):
       'Folder of compiled programs, shared by runs; empty for none.')
   flags.mark_flags_as_required(['config', 'workdir'])
 
+  def leave(number, frame):
+    # Evaluation, or between stages: whatever is done is on disk already.
+    raise Preempted('what is finished is saved')
+
   def body(_):
-    if cache_flag.value:
-      metrics.enable_compilation_cache(
-          pathlib.Path(cache_flag.value).expanduser())
+    signal.signal(signal.SIGTERM, leave)  # training loops put their own above
     try:
+      name = config_flags.get_config_filename(flags.FLAGS['config'])
+      check_exists(name.partition(':')[0])  # what follows is its argument
+      if cache_flag.value:
+        metrics.enable_compilation_cache(
+            pathlib.Path(cache_flag.value).expanduser())
       run(config_flag.value, workdir_flag.value)
     except Preempted as stopped:
       print(f'Stopped on request: {stopped}. The same command continues.',

@@ -1,4 +1,4 @@
-"""The Ring-lite pipeline: distil, choose by entropy, RL in two stages, evaluate.
+"""The Ring-lite pipeline: distil, choose by entropy, RL in two stages, measure.
 
   python -m experiments.ring_lite \\
       --config=configs/pipeline/ring_lite_mini.py --workdir=runs/ring_lite
@@ -101,9 +101,7 @@ def choose(config, workdir: pathlib.Path, seed: int) -> dict:
   """Measures every SFT checkpoint and picks the start of RL by its entropy."""
   folder = str(workdir / 'sft' / 'checkpoints')
   every = config.sft.checkpoint.every
-  stage = at_seed(config.evaluation, seed)
-  stage.evaluation.split = 'validation'
-  results = evaluate.run(stage, workdir / 'choice', {
+  results = evaluate.run(at_seed(config.choice, seed), workdir / 'choice', {
       f'sft_{step}': (folder, step)
       for step in range(every, config.sft.num_steps + 1, every)})
   rows = [dict(step=int(name.removeprefix('sft_')), entropy=found['entropy'],

@@ -49,7 +49,8 @@ def run(config, workdir: str) -> states.TrainState:
                                 **config.checkpoint) as saver):
     state, state_sharding = launch.initial_state(
         config, job, optimizer, keys['init'])
-    progress = {'stage': job.title, 'examples': examples.get_state(), 'seconds': {}}
+    progress = {'stage': job.title, 'examples': examples.get_state(),
+                'seconds': {}}
     state, progress = saver.restore_or(state, progress)
     examples.set_state(progress['examples'])
     clock = launch.Clock(progress['seconds'])
@@ -84,6 +85,7 @@ def run(config, workdir: str) -> states.TrainState:
                     'seconds': clock.seconds}
         launch.save(saver, writer, stop, state, step, metrics, progress,
                     last=step + 1 == config.num_steps)
+    launch.leave_if_asked(stop, saver)
   launch.finish(job, config, clock, counter, {},
                 launch.training_plots(job, plots.SUPERVISED_PANELS))
   return state

@@ -1,4 +1,4 @@
-"""Reinforcement learning with verifiable rewards on a mixture-of-experts policy.
+"""Reinforcement learning with verifiable rewards on a mixture of experts.
 
   python -m experiments.train_policy \\
       --config=configs/policy/c3po_tiny.py --workdir=runs/c3po_tiny
@@ -11,7 +11,8 @@ dynamic sampling.
 """
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from typing import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -67,7 +68,8 @@ def run(config, workdir: str) -> states.TrainState:
         launch.open_records(config, job, 'train', scorer), seed=config.seed,
         batch_size=config.data.prompts_per_step)
     stages = make_stages(config, job, objective, optimizer, state_sharding)
-    progress = {'stage': job.title, 'prompts': prompts.get_state(), 'seconds': {}}
+    progress = {'stage': job.title, 'prompts': prompts.get_state(),
+                'seconds': {}}
     state, progress = saver.restore_or(state, progress)
     prompts.set_state(progress['prompts'])
     clock = launch.Clock(progress['seconds'])
@@ -94,9 +96,11 @@ def run(config, workdir: str) -> states.TrainState:
         # `entropy` here is over all sampled tokens, not those of the budget.
         metrics |= report | draws | mismatch | responses.summary(graded)
         writer.write(step, metrics | clock.rates(report))
-        progress = {'stage': job.title, 'prompts': prompts.get_state(), 'seconds': clock.seconds}
+        progress = {'stage': job.title, 'prompts': prompts.get_state(),
+                    'seconds': clock.seconds}
         launch.save(saver, writer, stop, state, step, metrics, progress,
                     last=step + 1 == config.num_steps)
+    launch.leave_if_asked(stop, saver)
   verdicts = responses.total_verdicts(job.workdir)
   launch.finish(job, config, clock, counter, {'verdicts': verdicts},
                 launch.training_plots(job, plots.POLICY_PANELS))

@@ -32,21 +32,24 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.rl = (_rl(smoke, model, source, 'rl_math', ('math',)),
                _rl(smoke, model, source, 'rl_code_science',
                    ('code', 'science')))
-  config.evaluation = _evaluation(smoke, model, source)
+  config.choice = _evaluation(smoke, model, source, 'validation',
+                              num_samples=2)
+  config.evaluation = _evaluation(smoke, model, source, 'test',
+                                  num_samples=4 if smoke else 8)
   return config
 
 
 def _sft(smoke, model, source):
   config = common.base()
   config.model = model
-  config.num_steps = 4 if smoke else 400
+  config.num_steps = 4 if smoke else 1_000
   config.data = common.data(source, _PROMPT, fresh_solutions=True,
                             examples_per_step=8 if smoke else 24)
   config.loss = dict(name='cross_entropy')
   config.regularize = dict(entropy_coef=0.0, balance_coef=0.01, z_coef=1e-4)
   config.packing = dict(row_length=128 if smoke else 256,
                         num_rows=8 if smoke else 9)
-  config.checkpoint = dict(every=2 if smoke else 100, keep=None)
+  config.checkpoint = dict(every=2 if smoke else 200, keep=None)
   config.optimizer = dict(
       name='adamw', learning_rate=2e-3, clip_norm=1.0, b1=0.9, b2=0.95,
       weight_decay=0.1,
@@ -74,14 +77,15 @@ def _rl(smoke, model, source, name, domains):
   return config
 
 
-def _evaluation(smoke, model, source):
+def _evaluation(smoke, model, source, split, num_samples):
   config = common.base()
   config.model = model
   config.data = common.data(source, _PROMPT)
   config.reward = dict(name='by_record', timeout=5.0, num_workers=2)
   config.rollout = common.rollout(_PROMPT, _RESPONSE, 8 if smoke else 64, 1)
   config.evaluation = dict(
-      split='test', problems_per_domain=4 if smoke else 80,
-      num_samples=4 if smoke else 8, ks=(1, 2, 4) if smoke else (1, 2, 4, 8),
-      num_examples=8, sampling=dict(temperature=1.0))
+      split=split, problems_per_domain=4 if smoke else 40,
+      num_samples=num_samples,
+      ks=tuple(k for k in (1, 2, 4, 8) if k <= num_samples), num_examples=8,
+      sampling=dict(temperature=1.0))
   return config

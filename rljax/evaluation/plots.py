@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import itertools
 import pathlib
 from typing import Any
 
@@ -95,6 +96,7 @@ def expert_load(records: Sequence[Mapping[str, Any]], folder, *,
   layers, experts = load_LE.shape
   fig, axes = _figure(width=max(5.0, 2.2 + 0.42 * experts),
                       height=max(2.8, 1.7 + 0.42 * layers))
+  axes.grid(False)
   image = axes.imshow(load_LE, aspect='auto', cmap='RdBu_r', vmin=0, vmax=2)
   if load_LE.size <= 256:
     for (layer, expert), value in np.ndenumerate(load_LE):
@@ -121,7 +123,8 @@ def pass_at_k(curves: Mapping[str, Sequence[Mapping[str, float]]], folder, *,
     level: of the bands.
   """
   fig, axes = _figure()
-  for colour, (label, points) in zip(_COLOURS, curves.items(), strict=False):
+  for colour, (label, points) in zip(
+      itertools.cycle(_COLOURS), curves.items(), strict=False):
     points = sorted(points, key=lambda point: point['k'])
     pick = lambda name: [point[name] for point in points]
     axes.fill_between(pick('k'), pick('low'), pick('high'), color=colour,
@@ -142,7 +145,8 @@ def pass_at_k(curves: Mapping[str, Sequence[Mapping[str, float]]], folder, *,
 
 def _curves(records, panel: Panel, folder: pathlib.Path) -> pathlib.Path:
   fig, axes = _figure()
-  for colour, name in zip(_COLOURS, panel.metrics, strict=False):
+  for colour, name in zip(
+      itertools.cycle(_COLOURS), panel.metrics, strict=False):
     points = [(record['step'], record[name]) for record in records
               if name in record]
     steps, values = np.array(points, float).T  # null, for NaN, becomes a gap

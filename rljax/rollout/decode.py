@@ -116,7 +116,7 @@ def make_functions(
     state_at = _state_sharding(mesh, shape)
     copy_at = sharding.replicated(mesh)
 
-  def init():
+  def init_slots():
     return _init(model, num_slots, length, max_new_tokens, record_experts)
 
   def prefill(params, state, refill, key):
@@ -127,13 +127,16 @@ def make_functions(
                     jnp.asarray(stop_ids, jnp.int32), decode_steps)
     return state, state.active_B
 
+  def harvest(state, slot_R):
+    return _harvest(state, slot_R)
+
   donate = dict(donate_argnames='state')
   return Functions(
-      init=jax.jit(init, out_shardings=state_at),
+      init=jax.jit(init_slots, out_shardings=state_at),
       prefill=jax.jit(prefill, out_shardings=state_at, **donate),
       decode=jax.jit(decode, out_shardings=None if mesh is None else (
           state_at, copy_at), **donate),
-      harvest=jax.jit(_harvest, out_shardings=copy_at))
+      harvest=jax.jit(harvest, out_shardings=copy_at))
 
 
 def _state_sharding(mesh, shape: DecodeState):

@@ -42,7 +42,7 @@ class MetricWriter:
   """
 
   def __init__(self, workdir, resume_step: int = 0, *,
-               finite: tuple[str, ...] = ('loss',),
+               finite: tuple[str, ...] = ('loss', 'param_norm'),
                last_checkpoint: Callable[[], str | None] = lambda: None):
     self._finite = finite
     self._last_checkpoint = last_checkpoint

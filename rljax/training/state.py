@@ -32,8 +32,9 @@ def init_state(model: nn.Module, optimizer: optax.GradientTransformation,
     dummy_BT = jnp.zeros((1, 8), jnp.int32)
     variables = model.init(key, dummy_BT, dummy_BT, dummy_BT)
     boxed = variables['params']
+    moments = _keep_known_shapes(optimizer.init(boxed), boxed)
     return TrainState(step=jnp.zeros((), jnp.int32), params=boxed,
-                      opt_state=optimizer.init(boxed))
+                      opt_state=moments)
 
   shardings = sharding.tree_sharding(mesh, jax.eval_shape(create, key), rules)
   if params is None:
@@ -44,6 +45,21 @@ def init_state(model: nn.Module, optimizer: optax.GradientTransformation,
                                opt_state=optimizer.init(p))
   state = jax.jit(adopt, out_shardings=shardings)(frozen_copy(params))
   return state, shardings
+
+
+def _keep_known_shapes(opt_state, params):
+  """Takes the axes off what has the shape of no parameter: it is replicated.
+
+  Factored moments (adafactor) and per-tensor ones (novograd) inherit the axes
+  of their parameter, which do not describe them.
+  """
+  is_box = lambda x: isinstance(x, nn.meta.AxisMetadata)
+  known = {(box.names, box.value.shape)
+           for box in jax.tree.leaves(params, is_leaf=is_box)}
+  return jax.tree.map(
+      lambda x: x.value if is_box(x) and (
+          x.names, x.value.shape) not in known else x,
+      opt_state, is_leaf=is_box)
 
 
 def frozen_copy(params):

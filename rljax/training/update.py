@@ -51,13 +51,13 @@ def make_update_fn(
         accumulate, zeros, (jnp.arange(num_microbatches), micro))
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
     norm = optax.tree.norm(grads)
     metrics = metrics | {
-        'loss': loss, 'grad_norm': norm,
+        'loss': loss, 'grad_norm': norm, 'param_norm': optax.tree.norm(params),
         'nonfinite_grads': 1.0 - jnp.isfinite(norm).astype(jnp.float32)}
-    new_state = TrainState(
-        step=state.step + 1, opt_state=opt_state,
-        params=optax.apply_updates(state.params, updates))
+    new_state = TrainState(step=state.step + 1, params=params,
+                           opt_state=opt_state)
     return new_state, metrics
 
   shardings = {} if state_sharding is None else dict(

@@ -11,6 +11,9 @@ from rljax.ops import sampling
 P_V = np.array([0.1, 0.4, 0.05, 0.3, 0.15])
 LOGITS_V = np.log(P_V).astype(np.float32)
 
+TRUNCATE = jax.jit(sampling.truncate)
+SAMPLE = jax.jit(sampling.sample)
+
 
 def rows_of(logits_V, count):
   return jnp.broadcast_to(jnp.asarray(logits_V)[None], (count, len(logits_V)))
@@ -21,14 +24,14 @@ def support(logits_V, **options):
   params = sampling.make_params(**options)
   z_BV = sampling.scale(rows_of(logits_V, 1), params.temperature)
   with jax.numpy_dtype_promotion('strict'):
-    kept_BV = jax.jit(sampling.truncate)(z_BV, params)
+    kept_BV = TRUNCATE(z_BV, params)
   return np.flatnonzero(np.isfinite(kept_BV[0])).tolist()
 
 
 def draw(logits_V, count, seed=0, **options):
   keys = jax.random.split(jax.random.key(seed), count)
   with jax.numpy_dtype_promotion('strict'):
-    return jax.jit(sampling.sample)(
+    return SAMPLE(
         rows_of(logits_V, count), keys, sampling.make_params(**options))
 
 
@@ -132,12 +135,12 @@ class SampleTest(parameterized.TestCase):
     order = rng.permutation(64)
     for options in (dict(), dict(top_k=5, top_p=0.9)):
       params = sampling.make_params(**options)
-      whole = sampling.sample(logits_BV, keys, params)
-      other = sampling.sample(logits_BV[order], keys[order], params)
+      whole = SAMPLE(logits_BV, keys, params)
+      other = SAMPLE(logits_BV[order], keys[order], params)
       jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[order], b),
                    whole, other)
       # The other rows' contents do not matter either.
-      changed = sampling.sample(logits_BV.at[1:].multiply(-3.0), keys, params)
+      changed = SAMPLE(logits_BV.at[1:].multiply(-3.0), keys, params)
       jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[0]),
                    whole, changed)
 
@@ -150,7 +153,8 @@ class SampleTest(parameterized.TestCase):
     self.assertNotEqual(token_B[0], token_B[1])
 
   def test_changing_any_number_compiles_nothing(self):
-    sample = jax.jit(sampling.sample)
+    # A function of its own: jit shares its cache between equal ones.
+    sample = jax.jit(lambda *arguments: sampling.sample(*arguments))
     logits_BV, keys = jnp.zeros((2, 7)), jax.random.split(jax.random.key(0))
     for options in (dict(), dict(temperature=0.0), dict(temperature=1),
                     dict(top_k=3), dict(top_p=0.5), dict(min_p=0.1)):
