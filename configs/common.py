@@ -1,9 +1,11 @@
 """Sections that several configs share; each call returns a fresh copy."""
 from ml_collections import config_dict
 
+_DATA = '~/.cache/rljax/data'  # where the builders write
 
-def base() -> config_dict.ConfigDict:
-  """What every run needs: seed, start point, mesh, checkpoints, tokenizer."""
+
+def run() -> config_dict.ConfigDict:
+  """What every script needs: seed, start point, tokenizer, mesh."""
   config = config_dict.ConfigDict()
   config.seed = 0
   # Folder of checkpoints to start from, and which step; -1 is the newest.
@@ -11,6 +13,12 @@ def base() -> config_dict.ConfigDict:
   config.tokenizer = 'byte'
   config.mesh = dict(data=-1, fsdp=1, expert=1, tensor=1)
   config.sharding = config_dict.ConfigDict()  # rows of the axis table
+  return config
+
+
+def base() -> config_dict.ConfigDict:
+  """What every training script needs besides."""
+  config = run()
   config.checkpoint = dict(every=50, keep=2)
   config.num_microbatches = 1
   return config
@@ -19,30 +27,60 @@ def base() -> config_dict.ConfigDict:
 def reasoning_gym(tasks, train_size: int, held_out: int) -> dict:
   """Problems of third-party generators; sizes are for each task."""
   return dict(
-      name='reasoning_gym', data_dir='~/.cache/rljax/data', tasks=tasks,
+      name='reasoning_gym', data_dir=_DATA, tasks=tasks,
       train_size=train_size, validation_size=held_out, test_size=held_out,
       seed=0)
 
 
+def gsm8k(path: str, held_out: int) -> dict:
+  """GSM8K from a local file; without a test file, a part of it is held out."""
+  return dict(
+      name='gsm8k', data_dir=_DATA, path=path,
+      test_path=config_dict.placeholder(str), validation_size=held_out,
+      test_size=held_out, seed=0)
+
+
+def jsonl(path: str, held_out: int) -> dict:
+  """A user's own problems; a line may name its domain."""
+  return dict(
+      name='jsonl', data_dir=_DATA, path=path, verifier='math', domain='math',
+      validation_size=held_out, test_size=held_out, seed=0)
+
+
 def data(source: dict, max_prompt_length: int, **more) -> dict:
   """A data section: all domains, and no prompt over the limit."""
-  return dict(source=source, domains=None, too_long='fail',
-              max_prompt_length=max_prompt_length, **more)
+  # A placeholder is None, yet can be set on the command line.
+  return dict(source=source, domains=config_dict.placeholder(tuple),
+              too_long='fail', max_prompt_length=max_prompt_length, **more)
+
+
+def slots(max_prompt_length: int, max_new_tokens: int, num_slots: int) -> dict:
+  """The sizes of a sampler."""
+  return dict(num_slots=num_slots, max_prompt_length=max_prompt_length,
+              max_new_tokens=max_new_tokens)
+
+
+def untouched() -> dict:
+  """Sampling from the policy as it is."""
+  return dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
 
 
 def rollout(max_prompt_length: int, max_new_tokens: int, num_slots: int,
             samples_per_prompt: int) -> dict:
   """A rollout section that samples from the policy as it is."""
-  return dict(
-      samples_per_prompt=samples_per_prompt, num_slots=num_slots,
-      max_prompt_length=max_prompt_length, max_new_tokens=max_new_tokens,
-      temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+  return dict(slots(max_prompt_length, max_new_tokens, num_slots),
+              samples_per_prompt=samples_per_prompt, **untouched())
+
+
+def reward() -> dict:
+  """Each record by its own verifier."""
+  return dict(name='by_record', timeout=5.0, num_workers=2)
 
 
 def policy() -> config_dict.ConfigDict:
   """The parts of a policy config that sizes do not change."""
   config = base()
-  config.reward = dict(name='by_record', timeout=5.0, num_workers=2)
+  config.reward = reward()
   config.advantage = 'group_normalized'
   config.loss = dict(name='c3po', clip_eps=0.2, kl_coef=1e-3)
   # The paper's coefficients.
@@ -62,3 +100,92 @@ def packing(token_budget: int, row_length: int, num_rows: int) -> dict:
       select=dict(token_budget=token_budget, order='random', cut='token',
                   underflow='keep_phi', budget_scope='global', num_ranks=1,
                   selection='prefix', drop_zero_adv_groups=False))
+
+
+def evaluation(split: str, problems_per_domain: int, num_samples: int) -> dict:
+  """An evaluation section: pass@k for the powers of two up to the samples."""
+  return dict(
+      split=split, problems_per_domain=problems_per_domain,
+      num_samples=num_samples,
+      ks=tuple(2 ** i for i in range(num_samples.bit_length())), num_examples=8,
+      sampling=untouched())
+
+
+# Ring-lite at full size, for the configs named ring_lite_paper: values of the
+# paper (arXiv 2506.14731, §4.1.1), unless "ours" stands beside them.
+_PAPER_PROMPT = 2_048   # ours
+_PAPER_ROW = 32_768     # the longest sequence of any stage
+
+
+def paper() -> config_dict.ConfigDict:
+  """Model and devices; 256 devices in four parts of the batch axes' 32."""
+  config = base()
+  config.model = dict(variant='ring_lite_16b_a2_75b')
+  config.tokenizer = 'checkpoints/ring_lite'  # a folder of yours
+  config.mesh = dict(data=-1, fsdp=8, expert=2, tensor=4)  # ours
+  return config
+
+
+def paper_supervised() -> config_dict.ConfigDict:
+  """Distillation on long chains of thought, three epochs."""
+  config = paper()
+  config.num_steps = 9_000  # ours: the number of examples is not given
+  config.data = data(jsonl('data/ring_lite_sft.jsonl', held_out=0),
+                     _PAPER_PROMPT, examples_per_step=256,
+                     fresh_solutions=False)
+  config.data.too_long = 'drop'
+  config.loss = dict(name='cross_entropy')
+  # Ling's pre-training (arXiv 2503.05139), for want of the paper's own.
+  config.regularize = dict(entropy_coef=0.0, balance_coef=0.015, z_coef=1e-4)
+  config.packing = dict(row_length=_PAPER_ROW, num_rows=256)
+  config.num_microbatches = 8  # ours
+  config.checkpoint = dict(every=config.num_steps // 3, keep=3)  # each epoch
+  warmup_steps = config.num_steps // 100
+  config.optimizer = dict(
+      name='adamw', learning_rate=3e-4, weight_decay=0.1,
+      clip_norm=1.0, b1=0.9, b2=0.95,  # Ling's pre-training
+      schedule=dict(name='cosine', warmup_steps=warmup_steps, end_factor=0.0,
+                    decay_steps=config.num_steps - warmup_steps))
+  return config
+
+
+def paper_policy(stage: int, budget_scope: str) -> config_dict.ConfigDict:
+  """C3PO: stage 1 is math, stage 2 code and science with longer responses."""
+  config = policy()
+  config.update(paper())
+  config.name, domains, total_length = {
+      1: ('rl_math', ('math',), 24_576),
+      2: ('rl_code_science', ('code', 'science'), 32_768)}[stage]
+  config.num_steps = 500  # ours: about where the paper's curves end
+  config.data = data(jsonl('data/ring_lite_rl.jsonl', held_out=512),
+                     _PAPER_PROMPT, prompts_per_step=512)
+  config.data.domains = domains
+  config.data.too_long = 'drop'
+  config.reward.num_workers = 16  # ours
+  config.rollout = rollout(_PAPER_PROMPT, total_length - _PAPER_PROMPT,
+                           num_slots=2_048, samples_per_prompt=16)
+  # Rows for any lengths: those beyond what a step fills cost nothing.
+  num_rows = dict(per_data_rank=7_680, **{'global': 1_056})[budget_scope]
+  config.packing = packing(409_600, _PAPER_ROW, num_rows)
+  config.packing.select.budget_scope = budget_scope
+  config.packing.select.num_ranks = 256
+  config.num_microbatches = num_rows // 32  # ours: a row on each batch share
+  # Rate, coefficients and ε are those of `policy`; decay, betas, clipping and
+  # warm-up there are ours.
+  return config
+
+
+def paper_evaluation(split: str, num_samples: int) -> config_dict.ConfigDict:
+  """Held-out problems at the temperature and length of stage 2."""
+  config = run()
+  config.update({name: value for name, value in paper().items()
+                 if name in config or name == 'model'})
+  config.data = data(jsonl('data/ring_lite_rl.jsonl', held_out=512),
+                     _PAPER_PROMPT)
+  config.data.too_long = 'drop'
+  config.reward = reward()
+  config.reward.update(num_workers=16)
+  config.rollout = slots(_PAPER_PROMPT, _PAPER_ROW - _PAPER_PROMPT,
+                         num_slots=2_048)
+  config.evaluation = evaluation(split, 512, num_samples)
+  return config

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from rljax.evaluation import intervals
 from rljax.evaluation import pass_at_k
 from rljax.evaluation import plots
 from rljax.evaluation import report
+from rljax.training import checkpoint
 from rljax.training import metrics as logging
 from rljax.training import optimizer as optimizers
 from rljax.training import state as states
@@ -136,7 +138,11 @@ def run(config, workdir: str,
   results = json.loads(path.read_text()) if path.exists() else {}
   keys = states.named_keys(config.seed, 'init', 'sample')
   optimizer = optimizers.make_optimizer('sgd', 0.0)  # no training: no moments
-  clock = launch.Clock()
+  clock = launch.Clock({name: r['seconds'] for name, r in results.items()})
+  wanted = {name: request(config, job, *found)
+            for name, found in checkpoints.items()}
+  missing = [name for name in checkpoints
+             if results.get(name, {}).get('request') != wanted[name]]
   with (logging.CompilationCounter() as counter,
         sharding.use(job.mesh, job.rules),
         rewards.create(**config.reward) as scorer):
@@ -144,16 +150,20 @@ def run(config, workdir: str,
         launch.open_records(config, job, config.evaluation.split, scorer),
         config.evaluation.problems_per_domain)
     sampler = responses.make_sampler(job, config)
-    for name in tqdm.tqdm([n for n in checkpoints if n not in results],
-                          desc=job.title, unit='checkpoint'):
+    for name in tqdm.tqdm(missing, desc=job.title, unit='checkpoint'):
       state, _ = launch.initial_state(
-          config, job, optimizer, keys['init'], checkpoints[name])
+          config, job, optimizer, keys['init'],
+          (wanted[name]['checkpoint'], wanted[name]['step']))
       with clock(name):
         result = measure(config, job, sampler, state.params, records, scorer,
                          keys['sample'])
-      results[name] = report.plain(dataclasses.asdict(result))
+      results[name] = report.plain(
+          dataclasses.asdict(result)
+          | {'seconds': clock.seconds[name], 'request': wanted[name]})
       report.write_json(path, results)
   results = {name: results[name] for name in checkpoints}
+  if not missing and launch.has_report(job):
+    return results  # nothing was left to do: the report of that run stays
   made = plots.pass_at_k(
       {name: r['pass_at_k'] for name, r in results.items()},
       job.workdir / 'plots', num_samples=config.evaluation.num_samples)
@@ -162,6 +172,17 @@ def run(config, workdir: str,
     print(f'   {name}: accuracy {as_text(result["accuracy"])}, entropy '
           f'{as_text(result["entropy"])} nats per token', flush=True)
   return results
+
+
+def request(config, job, folder: str, step: int) -> dict:
+  """What a result must have been measured with to be used again."""
+  path = pathlib.Path(folder).expanduser().resolve()
+  with checkpoint.Checkpointer(path, read_only=True,
+                               fingerprint=job.fingerprint) as saver:
+    newest = saver.latest_step()
+  step = newest if step < 0 and newest is not None else step
+  return report.plain(dict(checkpoint=path, step=step,
+                           config=config.to_dict()))
 
 
 def as_text(interval: dict[str, float]) -> str:

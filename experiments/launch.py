@@ -204,6 +204,11 @@ def training_plots(job: Job, panels) -> list[pathlib.Path]:
           plots.expert_load(lines, folder)]
 
 
+def has_report(job: Job) -> bool:
+  """Whether a run in this folder has come to its end."""
+  return (job.workdir / 'report.json').exists()
+
+
 def finish(job: Job, config, clock: Clock, counter, sections, plots_made):
   """Writes `report.json` and `report.md`."""
   return report.write_report(

@@ -84,7 +84,9 @@ def run_seed(config, workdir: pathlib.Path, seed: int) -> dict:
   stages = [dict(stage=name, accuracy=result['accuracy'],
                  entropy=result['entropy'], **result['by_domain'])
             for name, result in results.items()]
-  return accounts(workdir, list(checkpoints)) | {
+  names = ['sft', 'choice', *(name for name in checkpoints if name != 'sft'),
+           'test']
+  return accounts(workdir, names, last=list(checkpoints)[-1]) | {
       'sft': results['sft'], 'rl': results[list(checkpoints)[-1]],
       'choice': choice, 'stages': stages}
 
@@ -116,15 +118,15 @@ def choose(config, workdir: pathlib.Path, seed: int) -> dict:
   return dict(step=chosen.step, warning=warning, candidates=rows)
 
 
-def accounts(workdir: pathlib.Path, names) -> dict:
-  """Seconds, compilations and the RL step's split, from the stages' reports."""
+def accounts(workdir: pathlib.Path, names, last: str) -> dict:
+  """Seconds and compilations by stage, and the split of the last RL step."""
   seconds, compilations = {}, {}
   for name in names:
     found = json.loads((workdir / name / 'report.json').read_text())
     seconds[name] = sum(found['seconds'].values())
     compilations |= {f'{name}/{function}': count for function, count in
                      found['compilations'].items()}
-  lines = logging.read(workdir / names[-1] / logging.FILE_NAME)
+  lines = logging.read(workdir / last / logging.FILE_NAME)
   split = [dict(part=part, seconds=float(np.median(
       [line[f'{part}_seconds'] for line in lines])),
                 tokens_per_second=float(np.median(

@@ -86,6 +86,8 @@ def run(config, workdir: str) -> states.TrainState:
         launch.save(saver, writer, stop, state, step, metrics, progress,
                     last=step + 1 == config.num_steps)
     launch.leave_if_asked(stop, saver)
+  if first >= config.num_steps and launch.has_report(job):
+    return state  # nothing was left to do: the report of that run stays
   launch.finish(job, config, clock, counter, {},
                 launch.training_plots(job, plots.SUPERVISED_PANELS))
   return state

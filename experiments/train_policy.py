@@ -101,6 +101,8 @@ def run(config, workdir: str) -> states.TrainState:
         launch.save(saver, writer, stop, state, step, metrics, progress,
                     last=step + 1 == config.num_steps)
     launch.leave_if_asked(stop, saver)
+  if first >= config.num_steps and launch.has_report(job):
+    return state  # nothing was left to do: the report of that run stays
   verdicts = responses.total_verdicts(job.workdir)
   launch.finish(job, config, clock, counter, {'verdicts': verdicts},
                 launch.training_plots(job, plots.POLICY_PANELS))
@@ -145,7 +147,7 @@ def make_stages(config, job, objective, optimizer, state_sharding) -> Stages:
   return Stages(
       sample=responses.make_sampler(job, config),
       score=forwards.make_score_fn(forward, **micro),
-      token_weights=jax.jit(objective.token_weights),
+      token_weights=jax.jit(objective.token_weights, out_shardings=rows),
       update=updates.make_update_fn(
           forwards.compose(forward, objective.loss, **config.regularize),
           optimizer, state_sharding=state_sharding, **micro))

@@ -1,14 +1,11 @@
-import functools
 import math
 
 from absl.testing import absltest
 from absl.testing import parameterized
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 import numpy as np
-import optax
 
 from rljax import models
 from rljax import sharding
@@ -16,7 +13,6 @@ from rljax.models import transformer
 from rljax.models import variants
 from rljax.training import state
 from rljax.training import update
-from rljax.types import TrainState
 from tests import toys
 from tests.training import steps
 

@@ -10,8 +10,8 @@ from ml_collections import config_dict
 
 from configs import common
 
-_TASKS = (('basic_arithmetic', 1), ('simple_equations', 1),
-          ('spell_backward', 1), ('number_sequence', 1))
+_TASKS = (('basic_arithmetic', 1), ('spell_backward', 1),
+          ('number_sequence', 1))
 _PROMPT = 64     # tokens: bytes and four special tokens
 _RESPONSE = 96
 

@@ -68,8 +68,9 @@ VARIANTS = {
         yarn=Yarn(factor=4.0, original_max_positions=64), max_positions=256),
     # The demo: learns on two CPU cores.
     'mini': _moe(
-        vocab_size=272, num_layers=4, model_dim=128, num_heads=4,
-        num_kv_heads=2, head_dim=32, num_experts=8, top_k=2, expert_dim=128),
+        vocab_size=272, num_layers=3, model_dim=128, num_heads=4,
+        num_kv_heads=2, head_dim=32, num_experts=8, top_k=2, expert_dim=128,
+        init_std=0.06, remat='full'),
     # 128K positions are YaRN, factor 4 over 32,768.
     'ring_lite_16b_a2_75b': _moe(
         vocab_size=126_464, num_layers=28, model_dim=2_048, num_heads=16,

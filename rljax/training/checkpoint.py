@@ -322,11 +322,12 @@ def _crc(path: pathlib.Path) -> int:
 def _damage(path: pathlib.Path) -> str | None:
   """What is wrong with the files of a checkpoint, if anything."""
   try:
-    sums = json.loads((path / _CHECKSUMS).read_text())
+    sums = {name: (int(size), int(crc)) for name, (size, crc) in
+            json.loads((path / _CHECKSUMS).read_text()).items()}
   except FileNotFoundError:
     return f'{_CHECKSUMS} is missing (a deletion cut short, or another program)'
-  except ValueError:
-    return f'{_CHECKSUMS} is not JSON (cut short or overwritten)'
+  except (ValueError, TypeError, AttributeError):
+    return f'{_CHECKSUMS} is unreadable (cut short or overwritten)'
   for name, (size, crc) in sums.items():
     file = path / name
     if not file.exists():

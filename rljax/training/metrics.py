@@ -19,12 +19,15 @@ import math
 import os
 import pathlib
 import threading
+import time
 from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 import numpy as np
-import tensorboardX
+from tensorboardX import event_file_writer
+from tensorboardX import proto
+from tensorboardX import summary
 import tqdm
 
 FILE_NAME = 'metrics.jsonl'
@@ -55,8 +58,7 @@ class MetricWriter:
       path = folder / FILE_NAME
       truncate(path, resume_step)
       self._file = path.open('a')
-      self._board = tensorboardX.SummaryWriter(
-          str(folder / 'tensorboard'), purge_step=resume_step)
+      self._board = _Board(folder / 'tensorboard', resume_step)
 
   def __enter__(self) -> MetricWriter:
     return self
@@ -73,12 +75,17 @@ class MetricWriter:
           'step once, and resume with resume_step set to the first step to '
           'come.')
     self._last_step = step
-    self.flush()
+    self._emit(check=True)
     self._pending = (step, dict(metrics))
 
   def flush(self):
-    """Writes what is pending. Call it before saving a checkpoint."""
+    """Writes what is pending. Call it before saving a checkpoint.
+
+    A run resumed there has no other chance to write the step before it.
+    """
     self._emit(check=True)
+    if self._board is not None:
+      self._board.flush()
 
   def check_finite(self, step: int, metrics: Mapping[str, Any]):
     """Raises if a loss is not finite; waits for the device.
@@ -115,13 +122,45 @@ class MetricWriter:
       line = {'step': step} | {name: _plain(x) for name, x in values.items()}
       self._file.write(json.dumps(line, allow_nan=False) + '\n')
       self._file.flush()
-      for name, value in values.items():
-        if value.ndim == 0:
-          self._board.add_scalar(name, float(value), step)
-        elif np.all(np.isfinite(value)):
-          self._board.add_histogram(name, value, step)
+      self._board.write(step, values)
     if check:
       self.check_finite(step, values)
+
+
+class _Board:
+  """TensorBoard events, written when told.
+
+  The SummaryWriter of tensorboardX queues them for another thread, and its
+  `flush` returns before they are on disk: a kill would leave gaps.
+  """
+
+  def __init__(self, folder: pathlib.Path, purge_step: int):
+    folder.mkdir(parents=True, exist_ok=True)
+    # The name holds seconds only; a quick restart must not overwrite the file.
+    self._writer = event_file_writer.EventsWriter(
+        str(folder / 'events'), f'.{os.getpid()}.{purge_step}')
+    start = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
+    self._event(purge_step, session_log=start)
+
+  def write(self, step: int, values: Mapping[str, np.ndarray]):
+    """Scalars as curves; arrays, where finite, as histograms."""
+    found = proto.summary_pb2.Summary()
+    for name, value in values.items():
+      if value.ndim == 0:
+        found.value.add(tag=name, simple_value=float(value))
+      elif value.size and np.all(np.isfinite(value)):
+        found.MergeFrom(summary.histogram(name, value, bins=30))
+    self._event(step, summary=found)
+
+  def _event(self, step: int, **content):
+    self._writer.write_event(proto.event_pb2.Event(
+        step=step, wall_time=time.time(), **content))
+
+  def flush(self):
+    self._writer.flush()
+
+  def close(self):
+    self._writer.close()
 
 
 def _plain(value: np.ndarray):

@@ -38,12 +38,16 @@ def init_state(model: nn.Module, optimizer: optax.GradientTransformation,
 
   shardings = sharding.tree_sharding(mesh, jax.eval_shape(create, key), rules)
   if params is None:
-    state = jax.jit(lambda k: sharding.unbox(create(k)),
-                    out_shardings=shardings)(key)
-    return state, shardings
-  adopt = lambda p: TrainState(step=jnp.zeros((), jnp.int32), params=p,
-                               opt_state=optimizer.init(p))
-  state = jax.jit(adopt, out_shardings=shardings)(frozen_copy(params))
+    def fresh_state(key):
+      return sharding.unbox(create(key))
+
+    return jax.jit(fresh_state, out_shardings=shardings)(key), shardings
+
+  def adopted_state(params):
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params,
+                      opt_state=optimizer.init(params))
+
+  state = jax.jit(adopted_state, out_shardings=shardings)(frozen_copy(params))
   return state, shardings
 
 

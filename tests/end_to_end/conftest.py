@@ -2,8 +2,11 @@
 import dataclasses
 import pathlib
 
+import jax
+from jax.experimental.compilation_cache import compilation_cache as cache
 import pytest
 
+from rljax.training import metrics
 from tests.end_to_end import runs
 
 
@@ -21,3 +24,17 @@ def reference(tmp_path_factory) -> Reference:
   workdir = scratch / 'reference'
   printed = runs.finish(runs.start('ring_lite', scratch, workdir))
   return Reference(scratch, workdir, printed)
+
+
+@pytest.fixture(scope='module')
+def compilation_cache(tmp_path_factory):
+  """Runs of one module inside this process compile what they share once."""
+  names = ('jax_compilation_cache_dir',
+           'jax_persistent_cache_min_compile_time_secs',
+           'jax_persistent_cache_min_entry_size_bytes')
+  before = {name: getattr(jax.config, name) for name in names}
+  metrics.enable_compilation_cache(tmp_path_factory.mktemp('xla'))
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  cache.reset_cache()

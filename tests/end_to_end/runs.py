@@ -13,7 +13,7 @@ from rljax.training import metrics
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 CONFIG = REPOSITORY / 'tests' / 'end_to_end' / 'smoke.py'
-_SOURCES = {'': ('sft.', 'rl[0].', 'rl[1].', 'evaluation.')}
+_SOURCES = {'': ('sft.', 'choice.', 'rl[0].', 'rl[1].', 'evaluation.')}
 
 
 def start(script: str, scratch: pathlib.Path, workdir: pathlib.Path,

@@ -147,9 +147,7 @@ class MetricWriterTest(parameterized.TestCase):
       self.write_steps(0, 1)
     self.assertEmpty(list(self.folder.iterdir()))
 
-  def test_tensorboard_gets_scalars_and_a_purge_on_resume(self):
-    self.write_steps(0, 1, 2)
-    self.write_steps(1, 2, resume_step=1)
+  def board_events(self):
     events = []
     for path in sorted((self.folder / 'tensorboard').iterdir()):
       data = path.read_bytes()
@@ -157,13 +155,37 @@ class MetricWriterTest(parameterized.TestCase):
         size = int.from_bytes(data[:8], 'little')
         events.append(proto.event_pb2.Event.FromString(data[12:12 + size]))
         data = data[16 + size:]
-    scalars = [(e.step, v.simple_value) for e in events
-               for v in e.summary.value if v.tag == 'loss']
+    return events
+
+  def board_losses(self):
+    return [(e.step, v.simple_value) for e in self.board_events()
+            for v in e.summary.value if v.tag == 'loss']
+
+  def test_tensorboard_gets_scalars_and_a_purge_on_resume(self):
+    self.write_steps(0, 1, 2)
+    self.write_steps(1, 2, resume_step=1)
     self.assertCountEqual(
-        scalars, [(0, 0), (1, 0.5), (2, 1), (1, 0.5), (2, 1)])
-    starts = [e.step for e in events
+        self.board_losses(), [(0, 0), (1, 0.5), (2, 1), (1, 0.5), (2, 1)])
+    starts = [e.step for e in self.board_events()
               if e.session_log.status == proto.event_pb2.SessionLog.START]
     self.assertIn(1, starts)
+
+  def test_tensorboard_gets_arrays_as_histograms(self):
+    with metrics.MetricWriter(self.folder) as writer:
+      writer.write(0, {'load': np.array([[0.0, 1.0], [1.0, 2.0]]),
+                       'gaps': np.array([1.0, np.nan])})
+    found = {v.tag: v.histo for e in self.board_events()
+             for v in e.summary.value}
+    self.assertEqual(set(found), {'load'})
+    self.assertEqual((found['load'].num, found['load'].sum), (4, 4.0))
+
+  def test_flush_puts_both_files_on_disk(self):
+    # Else a run killed after its checkpoint lacks the steps before it.
+    with metrics.MetricWriter(self.folder) as writer:
+      writer.write(0, {'loss': 1.0})
+      writer.flush()
+      self.assertEqual(self.steps(), [0])
+      self.assertEqual(self.board_losses(), [(0, 1.0)])
 
   def test_progress_counts_the_steps_done_before(self):
     bar = metrics.progress(range(3, 5), 'rl')
