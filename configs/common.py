@@ -117,18 +117,18 @@ _PAPER_PROMPT = 2_048   # ours
 _PAPER_ROW = 32_768     # the longest sequence of any stage
 
 
-def paper() -> config_dict.ConfigDict:
-  """Model and devices; 256 devices in four parts of the batch axes' 32."""
-  config = base()
+def _paper(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+  """Adds the model, its tokenizer and the mesh for 256 devices."""
   config.model = dict(variant='ring_lite_16b_a2_75b')
   config.tokenizer = 'checkpoints/ring_lite'  # a folder of yours
-  config.mesh = dict(data=-1, fsdp=8, expert=2, tensor=4)  # ours
+  # Ours: rows are split 32 ways, over data and fsdp.
+  config.mesh = dict(data=-1, fsdp=8, expert=2, tensor=4)
   return config
 
 
 def paper_supervised() -> config_dict.ConfigDict:
   """Distillation on long chains of thought, three epochs."""
-  config = paper()
+  config = _paper(base())
   config.num_steps = 9_000  # ours: the number of examples is not given
   config.data = data(jsonl('data/ring_lite_sft.jsonl', held_out=0),
                      _PAPER_PROMPT, examples_per_step=256,
@@ -151,8 +151,7 @@ def paper_supervised() -> config_dict.ConfigDict:
 
 def paper_policy(stage: int, budget_scope: str) -> config_dict.ConfigDict:
   """C3PO: stage 1 is math, stage 2 code and science with longer responses."""
-  config = policy()
-  config.update(paper())
+  config = _paper(policy())
   config.name, domains, total_length = {
       1: ('rl_math', ('math',), 24_576),
       2: ('rl_code_science', ('code', 'science'), 32_768)}[stage]
@@ -169,17 +168,15 @@ def paper_policy(stage: int, budget_scope: str) -> config_dict.ConfigDict:
   config.packing = packing(409_600, _PAPER_ROW, num_rows)
   config.packing.select.budget_scope = budget_scope
   config.packing.select.num_ranks = 256
-  config.num_microbatches = num_rows // 32  # ours: a row on each batch share
-  # Rate, coefficients and ε are those of `policy`; decay, betas, clipping and
-  # warm-up there are ours.
+  config.num_microbatches = num_rows // 32  # ours: one row on each share
+  # Rate, coefficients and ε stand in `policy`; its decay, betas, clipping and
+  # warm-up are ours.
   return config
 
 
 def paper_evaluation(split: str, num_samples: int) -> config_dict.ConfigDict:
-  """Held-out problems at the temperature and length of stage 2."""
-  config = run()
-  config.update({name: value for name, value in paper().items()
-                 if name in config or name == 'model'})
+  """Held-out problems, at the temperature and the length of stage 2."""
+  config = _paper(run())
   config.data = data(jsonl('data/ring_lite_rl.jsonl', held_out=512),
                      _PAPER_PROMPT)
   config.data.too_long = 'drop'

@@ -1,7 +1,7 @@
 """Sample metrics with intervals for one checkpoint on held-out problems.
 
   python -m experiments.evaluate --config=configs/evaluation/mini.py \\
-      --config.init.checkpoint=runs/ring_lite/rl_code_science/checkpoints \\
+      --config.init.checkpoint=runs/ring_lite/seed_0/rl_math/checkpoints \\
       --workdir=runs/evaluation
 
 The unit that is resampled is the problem, never the sample.
@@ -180,9 +180,11 @@ def request(config, job, folder: str, step: int) -> dict:
   with checkpoint.Checkpointer(path, read_only=True,
                                fingerprint=job.fingerprint) as saver:
     newest = saver.latest_step()
-  step = newest if step < 0 and newest is not None else step
-  return report.plain(dict(checkpoint=path, step=step,
-                           config=config.to_dict()))
+  if newest is None:
+    raise ValueError(f'Expected checkpoints in {path}, found none. Train '
+                     'first, or name another folder.')
+  return report.plain(dict(checkpoint=path, config=config.to_dict(),
+                           step=newest if step < 0 else step))
 
 
 def as_text(interval: dict[str, float]) -> str:

@@ -230,7 +230,7 @@ def check_exists(path: str):
                      f'there. Configs: {", ".join(known)}.{hint}')
 
 
-def main(run):
+def main(run, required=('config', 'workdir')):
   """Parses --config and --workdir and calls `run(config, workdir)`."""
   config_flag = config_flags.DEFINE_config_file(
       'config', None, 'Config file, e.g. configs/policy/c3po_tiny.py:smoke.',
@@ -240,7 +240,7 @@ def main(run):
   cache_flag = flags.DEFINE_string(
       'compilation_cache', '~/.cache/rljax/xla',
       'Folder of compiled programs, shared by runs; empty for none.')
-  flags.mark_flags_as_required(['config', 'workdir'])
+  flags.mark_flags_as_required(list(required))
 
   def leave(number, frame):
     # Evaluation, or between stages: whatever is done is on disk already.

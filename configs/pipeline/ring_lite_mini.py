@@ -1,4 +1,4 @@
-r"""The Ring-lite pipeline in miniature: a 2 M parameter MoE on two CPU cores.
+r"""The Ring-lite pipeline in miniature: a 1.5 M parameter MoE on two CPU cores.
 
   python -m experiments.ring_lite \
       --config=configs/pipeline/ring_lite_mini.py --workdir=runs/ring_lite

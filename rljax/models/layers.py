@@ -31,11 +31,13 @@ def param(module: nn.Module, name: str, shape, axes, std: float) -> jax.Array:
 class RMSNorm(nn.Module):
   """Normalises in float32, casts, then multiplies by the weight."""
   config: variants.ModelConfig
+  initial: float = 1.0
 
   @nn.compact
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
     config = self.config
-    init = nn.with_logical_partitioning(nn.initializers.ones, ('norm',))
+    init = nn.with_logical_partitioning(
+        nn.initializers.constant(self.initial), ('norm',))
     scale_D = self.param('scale', init, x_BTD.shape[-1:],
                          jnp.dtype(config.param_dtype))
     x32_BTD = x_BTD.astype(jnp.float32)

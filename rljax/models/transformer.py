@@ -99,7 +99,8 @@ class Transformer(nn.Module):
         (x_BTD, cache), jnp.arange(config.num_layers), position_BT,
         segment_BT, share_BT)
 
-    x_BTD = layers.RMSNorm(config, name='final_norm')(x_BTD)
+    x_BTD = layers.RMSNorm(config, config.final_norm_init,
+                           name='final_norm')(x_BTD)
     logits_BTV = heads.Head(config, name='head')(x_BTD)
     logits_BTV = nn.with_logical_constraint(
         logits_BTV, ('act_batch', 'act_length', 'act_vocab'))

@@ -40,6 +40,7 @@ class ModelConfig:
   norm_eps: float
   norm_head: bool
   init_std: float
+  final_norm_init: float = 1.0  # NormHead's logits can grow by this norm only
   dtype: str = 'float32'        # matrix products, activations, cache
   param_dtype: str = 'float32'
   remat: str = 'none'           # none, full, dots
@@ -66,11 +67,12 @@ VARIANTS = {
         vocab_size=272, num_layers=2, model_dim=32, num_heads=4,
         num_kv_heads=2, head_dim=8, num_experts=4, top_k=2, expert_dim=32,
         yarn=Yarn(factor=4.0, original_max_positions=64), max_positions=256),
-    # The demo: learns on two CPU cores.
+    # The demo: learns on two CPU cores. Short texts want fast rotations, and
+    # logits that start large enough to become sure in some hundred steps.
     'mini': _moe(
         vocab_size=272, num_layers=3, model_dim=128, num_heads=4,
         num_kv_heads=2, head_dim=32, num_experts=8, top_k=2, expert_dim=128,
-        init_std=0.06, remat='full'),
+        init_std=0.09, rope_theta=100.0, final_norm_init=3.0, remat='full'),
     # 128K positions are YaRN, factor 4 over 32,768.
     'ring_lite_16b_a2_75b': _moe(
         vocab_size=126_464, num_layers=28, model_dim=2_048, num_heads=16,

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 
+import jax
 import optax
 
 
@@ -66,8 +67,17 @@ def make_optimizer(name: str, learning_rate: float, *,
   if unknown:
     raise ValueError(f'optax.{name} takes no {sorted(unknown)}; it takes '
                      f'{sorted(parameters)}.')
+  if 'weight_decay' in options and 'mask' in parameters:
+    options.setdefault('mask', is_decayed)
   rate = make_schedule(learning_rate, **dict(schedule or {}))
   steps = [make(rate, **options)]
   if clip_norm is not None:
     steps.insert(0, optax.clip_by_global_norm(clip_norm))
   return optax.chain(*steps)
+
+
+def is_decayed(params):
+  """True for matrices, False for norm scales, which decay would only shrink."""
+  def decide(path, _):
+    return all(getattr(key, 'key', None) != 'scale' for key in path)
+  return jax.tree_util.tree_map_with_path(decide, params)

@@ -1,11 +1,13 @@
 """One uninterrupted run of the smoke pipeline, shared by the tests of it."""
 import dataclasses
+import functools
 import pathlib
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache as cache
 import pytest
 
+from rljax import sharding
 from rljax.training import metrics
 from tests.end_to_end import runs
 
@@ -24,6 +26,16 @@ def reference(tmp_path_factory) -> Reference:
   workdir = scratch / 'reference'
   printed = runs.finish(runs.start('ring_lite', scratch, workdir))
   return Reference(scratch, workdir, printed)
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+  """Scripts called in this process use one device, whatever there are.
+
+  Eight simulated ones wait for each other, which takes long on two cores.
+  """
+  one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+  monkeypatch.setattr(sharding, 'make_mesh', one)
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,48 @@
+r"""Distillation on sums of one-digit numbers: a start for the tiny RL configs.
+
+  python -m experiments.sft \
+      --config=configs/supervised/sft_tiny.py --workdir=runs/sft_tiny
+
+The solutions are written by a program, new ones each time a problem comes up.
+`:smoke` shrinks it to seconds. `:gsm8k` learns the worked solutions of a local
+GSM8K file instead, given by `--config.data.source.path=<folder>/train.jsonl`;
+that has not yet been run on the real file.
+"""
+from ml_collections import config_dict
+
+from configs import common
+
+
+def get_config(arg: str = '') -> config_dict.ConfigDict:
+  if arg not in ('', 'smoke', 'gsm8k'):
+    raise ValueError(f'Unknown variant {arg!r}; use "", "smoke" or "gsm8k".')
+  smoke = arg == 'smoke'
+
+  config = common.base()
+  config.model = dict(variant='tiny' if smoke else 'mini', vocab_size=272)
+  if arg == 'gsm8k':
+    config.num_steps = 2_000
+    config.data = common.data(common.gsm8k('data/gsm8k/train.jsonl', 200),
+                              1_024, fresh_solutions=False,
+                              examples_per_step=32)
+    config.data.too_long = 'drop'
+    # The longest prompt and the longest solution of the real file together.
+    config.packing = dict(row_length=2_560, num_rows=32)
+    config.num_microbatches = 4
+  else:
+    source = common.reasoning_gym((('basic_arithmetic', 1),),
+                                  train_size=60 if smoke else 600,
+                                  held_out=8 if smoke else 40)
+    config.num_steps = 2 if smoke else 150
+    config.data = common.data(source, 32, fresh_solutions=True,
+                              examples_per_step=8 if smoke else 32)
+    config.packing = dict(row_length=256, num_rows=8 if smoke else 16)
+  config.loss = dict(name='cross_entropy')
+  config.regularize = dict(entropy_coef=0.0, balance_coef=0.01, z_coef=1e-4)
+  config.checkpoint = dict(every=max(config.num_steps // 4, 1), keep=4)
+  config.optimizer = dict(
+      name='adamw', learning_rate=2e-3, clip_norm=1.0, b1=0.9, b2=0.95,
+      weight_decay=0.1,
+      schedule=dict(name='cosine', warmup_steps=10, end_factor=0.1,
+                    decay_steps=config.num_steps))
+  return config

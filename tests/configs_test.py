@@ -1,0 +1,270 @@
+"""Every config, variant and sweep entry: built by shapes, never run."""
+import functools
+import importlib.util
+import pathlib
+import re
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+from ml_collections import config_dict
+
+from configs import common
+from experiments import responses
+from experiments import sweep
+from experiments import train_policy
+from rljax import losses
+from rljax import models
+from rljax import rewards
+from rljax import sharding
+from rljax.data import sources
+from rljax.data import tokenizer as tokenizers
+from rljax.models import transformer
+from rljax.ops import advantages
+from rljax.training import forward as forwards
+from rljax.training import optimizer as optimizers
+from rljax.training import update as updates
+from rljax.types import PackedRows
+from rljax.types import PolicyBatch
+from rljax.types import SupervisedBatch
+from rljax.types import TrainState
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted(str(path.relative_to(ROOT))
+               for path in ROOT.glob('configs/*/*.py'))
+PAPER_DEVICES = 256
+
+
+@functools.cache
+def module(file):
+  """A config file as a module."""
+  spec = importlib.util.spec_from_file_location('config', ROOT / file)
+  found = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(found)
+  return found
+
+
+def arguments(file):
+  """'' and what the docstring names as `:smoke`, or lists as '  :smoke'."""
+  named = re.findall(r'(?:`|\.py|^  ):(\w+)', module(file).__doc__, re.M)
+  return ['', *dict.fromkeys(named)]
+
+
+def stages(file, config):
+  """The parts of a config that one script each runs: (family, config)."""
+  family = pathlib.Path(file).parent.name
+  if family != 'pipeline':
+    return [(family, config)]
+  return [('supervised', config.sft), ('evaluation', config.choice),
+          *(('policy', stage) for stage in config.rl),
+          ('evaluation', config.evaluation)]
+
+
+VARIANTS = [(file, arg) for file in FILES for arg in arguments(file)]
+SWEEPS = [file for file in FILES if hasattr(module(file), 'get_sweep')]
+
+
+def devices(config):
+  """As many names of the one device as the mesh asks for."""
+  fixed = config.mesh.fsdp * config.mesh.expert * config.mesh.tensor
+  return jax.devices()[:1] * (1 if fixed == 1 else PAPER_DEVICES)
+
+
+def built(family, config):
+  """Builds what the family's script builds; returns the sizes of the model."""
+  mesh = sharding.make_mesh(**config.mesh, devices=devices(config))
+  model = models.create(**config.model)
+  abstract = transformer.abstract_params(model)
+  sharding.tree_sharding(mesh, abstract, sharding.make_rules(config.sharding))
+  if config.tokenizer == 'byte':
+    vocab_size = tokenizers.load('byte').vocab_size
+    assert vocab_size <= model.config.vocab_size, 'embedding too small'
+  assert config.data.source.name in sources.names()
+  if family != 'supervised':
+    with rewards.create(**config.reward):
+      job = type('Job', (), dict(model=model, mesh=mesh, tokenizer=tokenizers
+                                 .ByteTokenizer))
+      responses.make_sampler(job, config)
+  if family == 'policy':
+    train_policy.check(config)
+    assert callable(getattr(advantages, config.advantage))
+  if family == 'evaluation':
+    assert max(config.evaluation.ks) <= config.evaluation.num_samples
+  else:
+    update_by_shapes(family, config, mesh, model, sharding.unbox(abstract))
+  return model.config
+
+
+def update_by_shapes(family, config, mesh, model, params):
+  """Traces a whole optimiser step, at full size."""
+  rows, length = config.packing.num_rows, config.packing.row_length
+  per_batch = rows // config.num_microbatches
+  assert per_batch * config.num_microbatches == rows, 'rows in micro-batches'
+  assert per_batch % sharding.batch_ways(mesh) == 0, 'rows over the devices'
+  objective = losses.get(family, **config.loss)
+  optimizer = optimizers.make_optimizer(**config.optimizer)
+  ints, floats, flags = (jax.ShapeDtypeStruct((rows, length), dtype)
+                         for dtype in (jnp.int32, jnp.float32, jnp.bool_))
+  load = jax.ShapeDtypeStruct(
+      (rows, model.config.num_layers, model.config.num_experts), jnp.float32)
+  inputs = dict(tokens_BT=ints, position_BT=ints, segment_BT=ints)
+  if family == 'policy':
+    weights = jax.eval_shape(objective.token_weights, PackedRows(
+        **inputs, mask_BT=flags, advantage_BT=floats, sampled_logp_BT=floats,
+        num_responses=jax.ShapeDtypeStruct((), jnp.int32),
+        token_budget=config.packing.select.token_budget,
+        max_response_length=config.rollout.max_new_tokens))
+    batch = PolicyBatch(
+        **inputs, weight_BT=weights, share_BT=floats, advantage_BT=floats,
+        old_logp_BT=floats, load_BLE=load,
+        ref_logp_BT=floats if objective.hparams['kl_coef'] else None)
+  else:
+    batch = SupervisedBatch(**inputs, weight_BT=floats, share_BT=floats,
+                            load_BLE=load)
+  temperature = config.rollout.temperature if family == 'policy' else 1.0
+  update = updates.make_update_fn(
+      forwards.compose(forwards.make_forward(model, temperature),
+                       objective.loss, **config.regularize),
+      optimizer, num_microbatches=config.num_microbatches)
+  state = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=params,
+                     opt_state=jax.eval_shape(optimizer.init, params))
+  after, metrics = jax.eval_shape(update, state, batch, jax.random.key(0))
+  kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+  assert kinds(after) == kinds(state), 'an update changes the state it is given'
+  assert metrics['loss'].shape == ()
+
+
+class BuildTest(parameterized.TestCase):
+
+  @parameterized.parameters(*VARIANTS)
+  def test_variant_builds(self, file, arg):
+    for family, config in stages(file, module(file).get_config(arg)):
+      built(family, config)
+
+  @parameterized.parameters(*SWEEPS)
+  def test_every_sweep_entry_builds_from_the_locked_config(self, file):
+    config = module(file).get_config().lock()
+    entries = sweep.entries(ROOT / file)
+    self.assertNotEmpty(entries)
+    done = set()
+    for entry in entries:
+      changed = sweep.apply(config, entry)
+      for name, value in entry.items():
+        got = eval(f'changed.{name}', {'changed': changed})  # rl[0].seed
+        self.assertEqual(got.to_dict() if isinstance(value, dict) else got,
+                         value)
+      for family, stage in stages(file, changed):
+        stage = stage.copy_and_resolve_references()
+        stage.unlock()
+        stage.seed = 0  # shapes are the same for every seed
+        if repr(stage) not in done:
+          built(family, stage)
+          done.add(repr(stage))
+
+  @parameterized.parameters(*FILES)
+  def test_unknown_variant_is_refused_by_name(self, file):
+    with self.assertRaisesRegex(ValueError, "Unknown variant 'smok'.*use|none"):
+      module(file).get_config('smok')
+
+  @parameterized.parameters(*FILES)
+  def test_the_docstring_has_the_command_of_the_file_itself(self, file):
+    self.assertIn(f'--config={file}', module(file).__doc__)
+
+  def test_variants_are_found_in_docstrings(self):
+    self.assertEqual(arguments('configs/policy/c3po_tiny.py'), ['', 'smoke'])
+    self.assertEqual(
+        arguments('configs/policy/ring_lite_paper.py'),
+        ['', 'per_data_rank', 'global', 'per_data_rank_stage_2',
+         'global_stage_2'])
+
+  @parameterized.named_parameters(
+      ('rows that do not split', dict(num_microbatches=3), 'micro-batches'),
+      ('a model that does not exist', {'model.variant': 'minni'}, "'mini'"),
+      ('an advantage that does not exist', dict(advantage='group'), 'group'),
+      ('rows too short', {'packing.row_length': 64}, 'straddles'),
+      ('too few rows', {'packing.num_rows': 8}, 'num_rows'),
+      ('a budget beyond the rollout', {'packing.select.token_budget': 10_000},
+       'could ever fill'),
+      ('a keyword of another loss', dict(loss=dict(name='dapo', clip_eps=1.0)),
+       'clip_eps'))
+  def test_what_cannot_be_built_is_found(self, entry, message):
+    config = module('configs/policy/c3po_tiny.py').get_config().lock()
+    with self.assertRaisesRegex(Exception, message):
+      built('policy', sweep.apply(config, entry))
+
+
+class PaperTest(absltest.TestCase):
+  """Ring-lite specification, §2.5 and §2.6."""
+
+  def config(self, arg=''):
+    return module('configs/policy/ring_lite_paper.py').get_config(arg)
+
+  def test_hyper_parameters_that_the_paper_gives(self):
+    config = self.config()
+    self.assertEqual(config.data.prompts_per_step, 512)
+    self.assertEqual(config.rollout.samples_per_prompt, 16)
+    self.assertEqual(config.packing.select.token_budget, 409_600)
+    self.assertEqual(config.loss.to_dict(),
+                     dict(name='c3po', clip_eps=0.2, kl_coef=1e-3))
+    self.assertEqual(
+        config.regularize.to_dict(),
+        dict(entropy_coef=5e-4, balance_coef=1e-5, z_coef=1e-7))
+    self.assertEqual(
+        (config.optimizer.name, config.optimizer.learning_rate,
+         config.optimizer.schedule.name), ('adamw', 3e-6, 'constant'))
+    self.assertEqual(config.rollout.temperature, 1.0)
+
+  def test_lengths_of_the_stages_and_readings_of_the_budget(self):
+    total = lambda c: c.rollout.max_prompt_length + c.rollout.max_new_tokens
+    for arg, ranks in (('per_data_rank', 256), ('global', 1)):
+      first, second = self.config(arg), self.config(f'{arg}_stage_2')
+      self.assertEqual((total(first), total(second)), (24_576, 32_768))
+      select = first.packing.select
+      self.assertEqual(select.budget_scope, arg)
+      # 256 · 409,600 = 104,857,600 tokens, or 409,600.
+      budget = select.token_budget * (
+          select.num_ranks if arg == 'per_data_rank' else 1)
+      self.assertEqual(budget, 409_600 * ranks)
+
+  def test_the_model_is_the_paper_s_to_the_last_parameter(self):
+    model = models.create(**self.config().model)
+    self.assertEqual(transformer.count_params(model),
+                     (16_801_974_272, 2_753_153_024))
+
+  def test_distillation(self):
+    config = module('configs/supervised/ring_lite_paper.py').get_config()
+    self.assertEqual(config.optimizer.learning_rate, 3e-4)
+    self.assertEqual(config.optimizer.weight_decay, 0.1)
+    self.assertEqual(config.optimizer.schedule.name, 'cosine')
+    self.assertEqual(config.optimizer.schedule.warmup_steps,
+                     config.num_steps // 100)
+    self.assertEqual(config.data.examples_per_step, 256)
+    self.assertEqual(config.packing.row_length, 32_768)
+
+
+class SharingTest(absltest.TestCase):
+
+  def test_the_evaluation_config_asks_what_the_demo_asks(self):
+    demo = module('configs/pipeline/ring_lite_mini.py').get_config().evaluation
+    alone = module('configs/evaluation/mini.py').get_config()
+    for name in ('model', 'data', 'reward', 'rollout', 'evaluation'):
+      self.assertEqual(alone[name], demo[name], name)
+
+  def test_sections_are_fresh_copies(self):
+    first, second = common.policy(), common.policy()
+    first.optimizer.schedule.warmup_steps = 99
+    self.assertNotEqual(second.optimizer.schedule.warmup_steps, 99)
+
+  def test_an_unset_choice_can_be_set_on_a_locked_config(self):
+    # A plain None could not be: the command line knows no type for it.
+    config = module('configs/policy/c3po_tiny.py').get_config().lock()
+    self.assertIsNone(config.data.domains)
+    self.assertEqual(config.get_type('seed'), int)
+    self.assertEqual(config.data.get_type('domains'), tuple)
+    config.data.domains = ('math',)
+    self.assertIsInstance(config, config_dict.ConfigDict)
+
+
+if __name__ == '__main__':
+  absltest.main()
