@@ -51,7 +51,7 @@ class PolicyBatch:
   advantage_BT: Array  # float32
   old_logp_BT: Array   # float32; under the policy before this update
   ref_logp_BT: Array | None  # float32; frozen reference; None without a KL term
-  load_BLE: Array | None     # float32; expert load of the step, same in all rows
+  load_BLE: Array | None     # float32; the step's expert load, in every row
 
 
 @struct.dataclass

@@ -42,16 +42,16 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
 def _sft(smoke, model, source):
   config = common.base()
   config.model = model
-  config.num_steps = 4 if smoke else 1_000
+  config.num_steps = 4 if smoke else 1_200
   config.data = common.data(source, _PROMPT, fresh_solutions=True,
                             examples_per_step=8 if smoke else 24)
   config.loss = dict(name='cross_entropy')
   config.regularize = dict(entropy_coef=0.0, balance_coef=0.01, z_coef=1e-4)
   config.packing = dict(row_length=128 if smoke else 256,
                         num_rows=8 if smoke else 9)
-  config.checkpoint = dict(every=2 if smoke else 200, keep=None)
+  config.checkpoint = dict(every=2 if smoke else 300, keep=None)
   config.optimizer = dict(
-      name='adamw', learning_rate=2e-3, clip_norm=1.0, b1=0.9, b2=0.95,
+      name='adamw', learning_rate=3e-3, clip_norm=1.0, b1=0.9, b2=0.95,
       weight_decay=0.1,
       schedule=dict(name='cosine', warmup_steps=10, end_factor=0.1,
                     decay_steps=config.num_steps))
@@ -62,7 +62,7 @@ def _rl(smoke, model, source, name, domains):
   config = common.policy()
   config.name = name
   config.model = model
-  config.num_steps = 3 if smoke else 100
+  config.num_steps = 3 if smoke else 80
   config.data = common.data(source, _PROMPT,
                             prompts_per_step=4 if smoke else 16)
   config.data.domains = domains
@@ -72,7 +72,8 @@ def _rl(smoke, model, source, name, domains):
       token_budget=256 if smoke else 2_048, row_length=192 if smoke else 256,
       num_rows=16 if smoke else 84)
   config.num_microbatches = 4 if smoke else 21
-  config.optimizer.learning_rate = 3e-4
+  config.optimizer.learning_rate = 2e-4
+  config.optimizer.b2 = 0.95  # a short run: the second moment must keep up
   config.checkpoint.every = 1 if smoke else 25
   return config
 

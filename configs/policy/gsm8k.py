@@ -26,7 +26,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   if arg not in ('', 'smoke'):
     raise ValueError(f'Unknown variant {arg!r}; use "" or "smoke".')
   smoke = arg == 'smoke'
-  prompt, response = (512, 32) if smoke else (1_024, 512)  # tokens
+  prompt, response = (512, 32) if smoke else (1_024, 1_024)  # tokens
   source = common.gsm8k('data/gsm8k/train.jsonl', held_out=1 if smoke else 200)
 
   config = common.policy()

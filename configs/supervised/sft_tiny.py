@@ -27,7 +27,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
                               examples_per_step=32)
     config.data.too_long = 'drop'
     # The longest prompt and the longest solution of the real file together.
-    config.packing = dict(row_length=2_560, num_rows=32)
+    config.packing = dict(row_length=3_072, num_rows=32)
     config.num_microbatches = 4
   else:
     source = common.reasoning_gym((('basic_arithmetic', 1),),
