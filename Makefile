@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	    --config=configs/pipeline/ring_lite_mini.py --workdir=$(WORKDIR)
 
 test: $(VENV)/installed-test lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

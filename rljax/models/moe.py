@@ -99,9 +99,9 @@ def choose_dispatch(config: variants.ModelConfig, num_tokens: int):
     return known[config.moe_dispatch]
   if jax.default_backend() != 'cpu':
     return ragged
-  # Below this, padding groups to blocks costs more than idle experts.
-  return dense if num_tokens * config.top_k <= 32 * config.num_experts else (
-      block)
+  # With fewer choices than experts, most blocks would be padding.
+  few = num_tokens * config.top_k <= config.num_experts
+  return dense if few else block
 
 
 def _swiglu(both):

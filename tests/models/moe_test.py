@@ -161,9 +161,9 @@ class DispatchTest(parameterized.TestCase):
       toys.assert_trees_close(got, want, atol=2e-5)
 
   def test_automatic_choice_by_size_and_platform(self):
-    config = variants.get('tiny')  # 4 experts, 2 chosen: 32·4 / 2 = 64 tokens
-    self.assertIs(moe.choose_dispatch(config, 64), moe.dense)
-    self.assertIs(moe.choose_dispatch(config, 65), moe.block)
+    config = variants.get('tiny')  # 4 experts, 2 chosen: 2 tokens make 4 choices
+    self.assertIs(moe.choose_dispatch(config, 2), moe.dense)
+    self.assertIs(moe.choose_dispatch(config, 3), moe.block)
     with mock.patch.object(jax, 'default_backend', lambda: 'tpu'):
       self.assertIs(moe.choose_dispatch(config, 64), moe.ragged)
     forced = variants.get('tiny', moe_dispatch='ragged')
