@@ -143,6 +143,9 @@ def run(config, workdir: str,
             for name, found in checkpoints.items()}
   missing = [name for name in checkpoints
              if results.get(name, {}).get('request') != wanted[name]]
+  if not missing and launch.has_report(job):
+    # Nothing is left to do: the report of the run that did it stays.
+    return {name: results[name] for name in checkpoints}
   with (logging.CompilationCounter() as counter,
         sharding.use(job.mesh, job.rules),
         rewards.create(**config.reward) as scorer):
@@ -162,8 +165,6 @@ def run(config, workdir: str,
           | {'seconds': clock.seconds[name], 'request': wanted[name]})
       report.write_json(path, results)
   results = {name: results[name] for name in checkpoints}
-  if not missing and launch.has_report(job):
-    return results  # nothing was left to do: the report of that run stays
   made = plots.pass_at_k(
       {name: r['pass_at_k'] for name, r in results.items()},
       job.workdir / 'plots', num_samples=config.evaluation.num_samples)

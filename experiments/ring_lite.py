@@ -69,14 +69,16 @@ def run(config, workdir: str) -> dict:
 def run_seed(config, workdir: pathlib.Path, seed: int) -> dict:
   """One run of the whole pipeline; returns what its stages reported."""
   stage = at_seed(config.sft, seed)
-  sft.run(stage, workdir / 'sft')
+  if not is_finished(workdir / 'sft', stage.num_steps):
+    sft.run(stage, workdir / 'sft')
   choice = choose(config, workdir, seed)
   start = (str(workdir / 'sft' / 'checkpoints'), choice['step'])
   checkpoints = {'sft': start}
   for settings in config.rl:
     stage = at_seed(settings, seed)
     stage.init.checkpoint, stage.init.step = start
-    train_policy.run(stage, workdir / stage.name)
+    if not is_finished(workdir / stage.name, stage.num_steps):
+      train_policy.run(stage, workdir / stage.name)
     start = (str(workdir / stage.name / 'checkpoints'), stage.num_steps)
     checkpoints[stage.name] = start
   results = evaluate.run(at_seed(config.evaluation, seed), workdir / 'test',
@@ -89,6 +91,15 @@ def run_seed(config, workdir: pathlib.Path, seed: int) -> dict:
   return accounts(workdir, names, last=list(checkpoints)[-1]) | {
       'sft': results['sft'], 'rl': results[list(checkpoints)[-1]],
       'choice': choice, 'stages': stages}
+
+
+def is_finished(workdir: pathlib.Path, num_steps: int) -> bool:
+  """Whether a stage of training has nothing left to do."""
+  done = ((workdir / 'checkpoints' / str(num_steps)).exists()
+          and (workdir / 'report.json').exists())
+  if done:
+    print(f'== finished before: {workdir}', flush=True)
+  return done
 
 
 def at_seed(config, seed: int):

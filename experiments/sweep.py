@@ -71,7 +71,7 @@ def apply(config, entry: dict):
       section = _child(section, part, name)
     _child(section, last, name)
     if isinstance(value, dict):
-      value = config_dict.ConfigDict(value)
+      value = config_dict.ConfigDict(value).lock()
     try:
       section[last] = value
     except TypeError as error:
@@ -93,6 +93,23 @@ def run_entry(path, config, workdir, index: int):
   _claim(folder, listed[index])
   print(f'-- {_line(index, listed[index])}', flush=True)
   return run(settings, str(folder))
+
+
+def run_wanted(path, config, workdir, index: int | None, *, every: bool = False,
+               show: bool = False):
+  """Runs one entry, or every one, or only shows the list."""
+  listed, wanted = entries(path), [index is not None, every, show]
+  if sum(wanted) > 1:
+    raise ValueError('Expected one of --sweep_index, --all and --list, got '
+                     f'{sum(wanted)} of them. Choose one.')
+  if show or not any(wanted):
+    print(describe(listed))
+    return
+  if not workdir:
+    raise ValueError('Expected --workdir, the folder of the sweep, got none. '
+                     'Add --workdir=runs/<name>.')
+  for i in range(len(listed)) if every else (index,):
+    run_entry(path, config, workdir, i)
 
 
 def describe(listed: list[dict]) -> str:
@@ -149,21 +166,8 @@ def main():
 
   def run(config, workdir):
     name = config_flags.get_config_filename(flags.FLAGS['config'])
-    path = name.partition(':')[0]
-    wanted = [index_flag.value is not None, all_flag.value, list_flag.value]
-    if sum(wanted) > 1:
-      raise ValueError('Expected one of --sweep_index, --all and --list, got '
-                       f'{sum(wanted)} of them. Choose one.')
-    if wanted[2] or not any(wanted):
-      print(describe(entries(path)))
-      return
-    if not workdir:
-      raise ValueError('Expected --workdir, the folder of the sweep, got none. '
-                       'Add --workdir=runs/<name>.')
-    chosen = range(len(entries(path))) if all_flag.value else (
-        index_flag.value,)
-    for index in chosen:
-      run_entry(path, config, workdir, index)
+    run_wanted(name.partition(':')[0], config, workdir, index_flag.value,
+               every=all_flag.value, show=list_flag.value)
 
   launch.main(run, required=('config',))
 

@@ -199,8 +199,15 @@ def lacks(config, graded) -> bool:
   if config.dynamic_sampling and (
       len(graded.records) < config.data.prompts_per_step):
     return True
+  options = config.packing.select
+  ranks = options.num_ranks if options.budget_scope == 'per_data_rank' else 1
   return config.packing.resample and bool(packing.needs_more(
-      graded.rollout.length_PG.ravel(), config.packing.select.token_budget))
+      selectable(graded), options.token_budget, ranks))
+
+
+def selectable(graded) -> np.ndarray:
+  """Lengths; a response that nobody could grade has 0: never selected."""
+  return np.where(graded.valid_PG, graded.rollout.length_PG, 0).ravel()
 
 
 def select_and_pack(config, graded, step: int):
@@ -208,10 +215,8 @@ def select_and_pack(config, graded, step: int):
   estimate = getattr(advantages, config.advantage)
   advantage_R = np.asarray(
       estimate(graded.reward_PG, graded.valid_PG)).ravel()
-  # A response that nobody could grade has length 0 here: never selected.
-  lengths_R = np.where(graded.valid_PG, graded.rollout.length_PG, 0).ravel()
   selection = packing.select(
-      lengths_R, seed=[config.seed, step], advantage_R=advantage_R,
+      selectable(graded), seed=[config.seed, step], advantage_R=advantage_R,
       group_size=config.rollout.samples_per_prompt, **config.packing.select)
   rows = packing.pack(
       graded.rollout, advantage_R, selection,

@@ -14,6 +14,8 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   for stage in config.rl:
     limit = stage.rollout.max_new_tokens
     stage.reward.update(overlong_max_length=limit, overlong_buffer=limit)
+  for stage in (*config.rl, config.choice, config.evaluation):
+    stage.reward.num_workers = 1  # each costs seconds to start
   stages = {'': config, 'sft': config.sft, 'evaluation': config.evaluation,
             **{stage.name: stage for stage in config.rl}}
   if arg not in stages:

@@ -1,0 +1,170 @@
+"""A switch that nothing reads may not exist, in no config.
+
+A section whose keys become keyword arguments is compared with the signature
+they go to. Every other key must be read by name, `config.<section>.<key>`, in
+the scripts of the config's family.
+"""
+import ast
+import dataclasses
+import functools
+import importlib
+import inspect
+
+from absl.testing import absltest
+from absl.testing import parameterized
+from ml_collections import config_dict
+import optax
+
+from rljax import losses
+from rljax import packing
+from rljax import sharding
+from rljax.models import variants
+from rljax.ops import sampling
+from rljax.rewards import scorer
+from rljax.training import checkpoint
+from rljax.training import forward as forwards
+from rljax.training import optimizer as optimizers
+from tests import configs_test
+
+SCRIPTS = {
+    'evaluation': ('evaluate', 'responses', 'launch'),
+    'pipeline': ('ring_lite',),
+    'policy': ('train_policy', 'responses', 'launch'),
+    'supervised': ('sft', 'launch'),
+}
+# What a script calls the config, or the stage of a pipeline, it is given.
+_ROOTS = ('config', 'settings', 'stage', 's')
+
+
+def keywords(function):
+  """Names of a function's arguments."""
+  return set(inspect.signature(function).parameters)
+
+
+def accepted(family, section, config):
+  """Keys that the receiver of a section takes; None if none takes it whole."""
+  if section == 'loss':
+    return {'name', *losses.get(family, config.loss.name).hparams}
+  if section == 'optimizer':
+    return (keywords(optimizers.make_optimizer) - {'options'}
+            | keywords(getattr(optax, config.optimizer.name)))
+  if section == 'data.source':
+    builder = importlib.import_module(
+        f'rljax.data.builders.{config.data.source.name}.builder')
+    return {'name'} | keywords(builder.make_builder)
+  receivers = {
+      'checkpoint': lambda: keywords(checkpoint.Checkpointer),
+      'evaluation.sampling': lambda: keywords(sampling.make_params),
+      'mesh': lambda: keywords(sharding.make_mesh),
+      'model': lambda: {'variant'} | {
+          field.name for field in dataclasses.fields(variants.ModelConfig)},
+      'optimizer.schedule': lambda: keywords(optimizers.make_schedule),
+      'packing.select': lambda: keywords(packing.select),
+      'regularize': lambda: keywords(forwards.compose),
+      'reward': lambda: keywords(scorer.create),
+      'sharding': lambda: set(sharding.RULES),
+  }
+  return receivers[section]() if section in receivers else None
+
+
+def chain(node, names):
+  """`config.data.source` as 'data.source'; None for what is not of a config."""
+  parts = []
+  while isinstance(node, ast.Attribute):
+    parts.append(node.attr)
+    node = node.value
+  if not isinstance(node, ast.Name) or node.id not in names:
+    return None
+  return '.'.join([*filter(None, [names[node.id]]), *reversed(parts)])
+
+
+def assignments(tree):
+  """Pairs (name, value), also of `a, b = x, y`."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Assign) and len(node.targets) == 1:
+      target, value = node.targets[0], node.value
+      both = (isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple))
+      pairs = zip(target.elts, value.elts, strict=True) if both else [
+          (target, value)]
+      yield from ((t.id, v) for t, v in pairs if isinstance(t, ast.Name))
+
+
+@functools.cache
+def read_by(scripts):
+  """All that the functions of some scripts read of a config."""
+  found = set()
+  for script in scripts:
+    module = importlib.import_module(f'experiments.{script}')
+    for function in ast.walk(ast.parse(inspect.getsource(module))):
+      if not isinstance(function, ast.FunctionDef):
+        continue
+      names = dict.fromkeys(_ROOTS, '')
+      for name, value in assignments(function):
+        if name not in _ROOTS and chain(value, names):
+          names[name] = chain(value, names)  # options = config.evaluation
+      found |= {chain(node, names) for node in ast.walk(function)
+                if isinstance(node, ast.Attribute)}
+  return found - {None}
+
+
+def unread(family, config, section=''):
+  """The keys of a config that nothing reads."""
+  takes = accepted(family, section, config) if section else None
+  place = config
+  for part in filter(None, section.split('.')):
+    place = place[part]
+  read, bad = read_by(SCRIPTS[family]), []
+  for key, value in place.items():
+    name = f'{section}.{key}' if section else key
+    if takes is not None and key not in takes:
+      bad.append(name)
+    elif takes is None and not any(
+        found == name or found.startswith(f'{name}.') for found in read):
+      bad.append(name)
+    # The stages of a pipeline are configs of their own.
+    elif isinstance(value, config_dict.ConfigDict) and family != 'pipeline':
+      bad += unread(family, config, name)
+  return bad
+
+
+class KeysTest(parameterized.TestCase):
+
+  @parameterized.parameters(*configs_test.VARIANTS)
+  def test_every_key_is_read(self, file, arg):
+    config = configs_test.module(file).get_config(arg)
+    bad = {}
+    if 'pipeline' in file:
+      bad['pipeline'] = unread('pipeline', config)
+    for i, (family, stage) in enumerate(configs_test.stages(file, config)):
+      # A stage has its name for the folder that the pipeline gives it.
+      names = [key for key in unread(family, stage) if key != 'name']
+      bad[f'{i} {family}'] = names
+    self.assertEmpty({stage: keys for stage, keys in bad.items() if keys})
+
+  @parameterized.parameters(
+      '', 'checkpoint', 'data', 'data.source', 'evaluation.sampling', 'init',
+      'loss', 'mesh', 'model', 'optimizer', 'optimizer.schedule', 'packing',
+      'packing.select', 'regularize', 'reward', 'rollout', 'sharding')
+  def test_a_key_that_nothing_reads_is_found(self, section):
+    family = 'evaluation' if section.startswith('eval') else 'policy'
+    file = dict(evaluation='configs/evaluation/mini.py',
+                policy='configs/policy/c3po_tiny.py')[family]
+    config = configs_test.module(file).get_config()
+    self.assertEmpty(unread(family, config))
+    place = config
+    for part in filter(None, section.split('.')):
+      place = place[part]
+    place.unused_switch = True
+    name = f'{section}.unused_switch' if section else 'unused_switch'
+    self.assertEqual(unread(family, config), [name])
+
+  def test_a_key_of_another_script_is_found(self):
+    config = configs_test.module('configs/evaluation/mini.py').get_config()
+    config.rollout.temperature = 0.5  # only training reads it there
+    config.checkpoint = dict(every=1)
+    self.assertEqual(unread('evaluation', config),
+                     ['checkpoint', 'rollout.temperature'])
+
+
+if __name__ == '__main__':
+  absltest.main()

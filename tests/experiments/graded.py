@@ -1,0 +1,42 @@
+"""Graded responses made by hand, and a verifier that reads them."""
+import numpy as np
+
+from experiments import responses
+from rljax.types import RewardResult
+from tests.packing import rollouts
+
+
+def record(index: int, domain: str = 'math') -> dict:
+  return {'id': f'r{index}', 'prompt': f'Say {index}.', 'domain': domain}
+
+
+def make(reward_PG, length_PG=None, statuses=None) -> responses.Graded:
+  """Responses of 4 tokens, unless said; reward 1 is right, None ungradable."""
+  rewards = [reward for row in reward_PG for reward in row]
+  shape = (len(reward_PG), len(reward_PG[0]))
+  length_PG = np.full(shape, 4) if length_PG is None else np.asarray(length_PG)
+  results = tuple(
+      RewardResult(reward == 1, reward, status, None, 0.0) for reward, status
+      in zip(rewards, statuses or ['ok'] * len(rewards), strict=True))
+  return responses.Graded(
+      records=tuple(record(p) for p in range(shape[0])),
+      rollout=rollouts.make_rollout(length_PG, [3] * shape[0], 8),
+      texts=tuple(f'text {r}' for r in range(len(rewards))), results=results,
+      reward_PG=np.array([r or 0 for r in rewards], np.float32).reshape(shape),
+      valid_PG=np.array([r is not None for r in rewards]).reshape(shape),
+      correct_PG=np.array([r == 1 for r in rewards]).reshape(shape))
+
+
+class Scripted:
+  """A verifier whose results are given beforehand."""
+
+  def __init__(self, results):
+    self.results = list(results)
+    self.seen = []
+
+  def score(self, records, texts, lengths, stopped):
+    self.seen.append((tuple(records), tuple(texts), tuple(lengths),
+                      tuple(stopped)))
+    taken, self.results = (self.results[:len(texts)],
+                           self.results[len(texts):])
+    return taken
