@@ -161,7 +161,8 @@ class DispatchTest(parameterized.TestCase):
       toys.assert_trees_close(got, want, atol=2e-5)
 
   def test_automatic_choice_by_size_and_platform(self):
-    config = variants.get('tiny')  # 4 experts, 2 chosen: 2 tokens make 4 choices
+    # 4 experts, 2 chosen: 2 tokens make 4 choices.
+    config = variants.get('tiny')
     self.assertIs(moe.choose_dispatch(config, 2), moe.dense)
     self.assertIs(moe.choose_dispatch(config, 3), moe.block)
     with mock.patch.object(jax, 'default_backend', lambda: 'tpu'):
