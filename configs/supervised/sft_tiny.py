@@ -35,7 +35,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
                                   held_out=8 if smoke else 40)
     config.num_steps = 2 if smoke else 150
     config.data = common.data(source, 32, fresh_solutions=True,
-                              examples_per_step=8 if smoke else 32)
+                              examples_per_step=8 if smoke else 48)
     config.packing = dict(row_length=256, num_rows=8 if smoke else 16)
   config.loss = dict(name='cross_entropy')
   config.regularize = dict(entropy_coef=0.0, balance_coef=0.01, z_coef=1e-4)

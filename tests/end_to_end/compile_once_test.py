@@ -42,6 +42,7 @@ class CoinScorer:
 
 def make_config():
   config = ring_lite_mini.get_config('smoke').rl[0]
+  config.model = dict(variant='tiny', num_layers=1)  # shapes are the subject
   config.data.prompts_per_step = 16
   config.rollout.num_slots = 32
   config.packing.select.token_budget = 1_024
