@@ -81,14 +81,11 @@ def _rl(smoke, model, source, name, domains):
 
 
 def _evaluation(smoke, model, source, split, num_samples):
-  config = common.base()
+  config = common.run()
   config.model = model
   config.data = common.data(source, _PROMPT)
-  config.reward = dict(name='by_record', timeout=5.0, num_workers=2)
-  config.rollout = common.rollout(_PROMPT, _RESPONSE, 8 if smoke else 64, 1)
-  config.evaluation = dict(
-      split=split, problems_per_domain=4 if smoke else 40,
-      num_samples=num_samples,
-      ks=tuple(k for k in (1, 2, 4, 8) if k <= num_samples), num_examples=8,
-      sampling=dict(temperature=1.0))
+  config.reward = common.reward()
+  config.rollout = common.slots(_PROMPT, _RESPONSE, 8 if smoke else 64)
+  config.evaluation = common.evaluation(
+      split, problems_per_domain=4 if smoke else 40, num_samples=num_samples)
   return config

@@ -1,4 +1,4 @@
-r"""C3PO on sums of one-digit numbers with a 2 M parameter MoE, on a laptop CPU.
+r"""C3PO on sums of one-digit numbers with a 1.5 M parameter MoE, on a laptop CPU.
 
 A policy that has never seen a solution finds none, so it begins from a few
 minutes of distillation:
@@ -37,7 +37,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.packing = common.packing(
       token_budget=256 if smoke else 2_048, row_length=256,
       num_rows=8 if smoke else 40)
-  config.num_microbatches = 1 if smoke else 5
+  config.num_microbatches = 1 if smoke else 10
   config.optimizer.learning_rate = 3e-4
   config.checkpoint.every = 1 if smoke else 25
   return config

@@ -46,7 +46,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.packing = common.packing(
       token_budget=prompts_per_step * group * _RESPONSE, row_length=_ROW,
       num_rows=8 if smoke else 48)
-  config.num_microbatches = 1 if smoke else 6
+  config.num_microbatches = 1 if smoke else 12
   config.optimizer.learning_rate = 3e-4
   config.checkpoint.every = 1 if smoke else 25
   return config
