@@ -12,15 +12,14 @@ from ml_collections import config_dict
 
 from configs import common
 
-_TASKS = (('basic_arithmetic', 1), ('spell_backward', 1),
-          ('number_sequence', 1))
+_TASKS = (('basic_arithmetic', 1), ('spell_backward', 1), ('aiw', 1))
 
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:
   if arg not in ('', 'smoke'):
     raise ValueError(f'Unknown variant {arg!r}; use "" or "smoke".')
   smoke = arg == 'smoke'
-  prompt, response = 64, 96  # tokens
+  prompt, response = 112, 96  # tokens
 
   config = common.run()
   config.model = dict(variant='tiny' if smoke else 'mini')

@@ -12,9 +12,8 @@ from ml_collections import config_dict
 
 from configs import common
 
-_TASKS = (('basic_arithmetic', 1), ('spell_backward', 1),
-          ('number_sequence', 1))
-_PROMPT = 64     # tokens: bytes and four special tokens
+_TASKS = (('basic_arithmetic', 1), ('spell_backward', 1), ('aiw', 1))
+_PROMPT = 112    # tokens: bytes and four special tokens
 _RESPONSE = 96
 
 
@@ -31,9 +30,10 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.entropy_band = (0.3, 0.5)  # nats per token, from the paper
   config.sft = _sft(smoke, model, source)
   # Stage 1 is math alone, stage 2 code and science together.
-  config.rl = (_rl(smoke, model, source, 'rl_math', ('math',)),
-               _rl(smoke, model, source, 'rl_code_science',
-                   ('code', 'science')))
+  config.rl = (
+      _rl(smoke, model, source, 'rl_math', ('math',), num_steps=30),
+      _rl(smoke, model, source, 'rl_code_science', ('code', 'science'),
+          num_steps=40))
   config.choice = _evaluation(smoke, model, source, 'validation',
                               num_samples=2)
   config.evaluation = _evaluation(smoke, model, source, 'test',
@@ -44,38 +44,39 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
 def _sft(smoke, model, source):
   config = common.base()
   config.model = model
-  config.num_steps = 4 if smoke else 900
+  config.num_steps = 4 if smoke else 450
   config.data = common.data(source, _PROMPT, fresh_solutions=True,
                             examples_per_step=8 if smoke else 24)
   config.loss = dict(name='cross_entropy')
   config.regularize = dict(entropy_coef=0.0, balance_coef=0.01, z_coef=1e-4)
-  config.packing = dict(row_length=128 if smoke else 256,
-                        num_rows=8 if smoke else 9)
-  config.checkpoint = dict(every=2 if smoke else 300, keep=None)
+  config.packing = dict(row_length=256, num_rows=8 if smoke else 24)
+  config.num_microbatches = 4 if smoke else 6
+  config.checkpoint = dict(every=2 if smoke else 150, keep=None)
   config.optimizer = dict(
-      name='adamw', learning_rate=3e-3, clip_norm=1.0, b1=0.9, b2=0.95,
-      weight_decay=0.1,
+      name='muon', learning_rate=4e-3, clip_norm=1.0, beta=0.95, adam_b2=0.95,
+      consistent_rms=0.2, weight_decay=0.1,
       schedule=dict(name='cosine', warmup_steps=10, end_factor=0.1,
                     decay_steps=config.num_steps))
   return config
 
 
-def _rl(smoke, model, source, name, domains):
+def _rl(smoke, model, source, name, domains, num_steps):
   config = common.policy()
   config.name = name
   config.model = model
-  config.num_steps = 3 if smoke else 40
+  config.num_steps = 3 if smoke else num_steps
   config.data = common.data(source, _PROMPT,
                             prompts_per_step=4 if smoke else 32)
   config.data.domains = domains
   config.rollout = common.rollout(_PROMPT, _RESPONSE, 8 if smoke else 128,
                                   samples_per_prompt=4 if smoke else 8)
   config.packing = common.packing(
-      token_budget=256 if smoke else 6_144, row_length=192 if smoke else 256,
-      num_rows=16 if smoke else 192)
-  config.num_microbatches = 4 if smoke else 48
+      token_budget=256 if smoke else 6_144, row_length=256,
+      num_rows=16 if smoke else 256)
+  config.num_microbatches = 4 if smoke else 64
   config.optimizer.learning_rate = 3e-4
   config.optimizer.b2 = 0.95  # a short run: the second moment must keep up
+  config.optimizer.schedule.warmup_steps = 2
   config.checkpoint.every = 1 if smoke else 10
   return config
 

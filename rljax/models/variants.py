@@ -70,7 +70,7 @@ VARIANTS = {
     # The demo: learns on two CPU cores. Short texts want fast rotations, and
     # logits that start large enough to become sure in some hundred steps.
     'mini': _moe(
-        vocab_size=272, num_layers=3, model_dim=128, num_heads=4,
+        vocab_size=272, num_layers=2, model_dim=128, num_heads=4,
         num_kv_heads=2, head_dim=32, num_experts=8, top_k=2, expert_dim=128,
         init_std=0.09, rope_theta=100.0, final_norm_init=3.0, remat='full'),
     # 128K positions are YaRN, factor 4 over 32,768.

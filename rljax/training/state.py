@@ -60,9 +60,10 @@ def _keep_known_shapes(opt_state, params):
   is_box = lambda x: isinstance(x, nn.meta.AxisMetadata)
   known = {(box.names, box.value.shape)
            for box in jax.tree.leaves(params, is_leaf=is_box)}
+  # A masked part of an optimiser (muon's) boxes nodes that have no shape.
   return jax.tree.map(
       lambda x: x.value if is_box(x) and (
-          x.names, x.value.shape) not in known else x,
+          x.names, getattr(x.value, 'shape', None)) not in known else x,
       opt_state, is_leaf=is_box)
 
 

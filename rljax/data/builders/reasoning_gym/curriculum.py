@@ -73,7 +73,7 @@ _ASKS = aiw.TaskType
 
 FAMILIES = {
     'basic_arithmetic': Family('math', _levels(
-        _terms((2, 3), (1, 1), **_PLAIN),
+        _terms((2, 3), (1, 1), **(_PLAIN | dict(operators=('+',)))),
         _terms((2, 3), (2, 2), **_PLAIN),
         _terms((4, 6), (2, 3), **_PLAIN))),
     'chain_sum': Family('math', _levels(
