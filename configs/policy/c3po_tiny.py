@@ -1,4 +1,4 @@
-r"""C3PO on sums of one-digit numbers with a 1.5 M parameter MoE, on a laptop.
+r"""C3PO on sums of one-digit numbers with a 1.1 M parameter MoE, on a laptop.
 
 A policy that has never seen a solution finds none, so it begins from a few
 minutes of distillation:
