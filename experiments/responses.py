@@ -70,13 +70,13 @@ def verdicts(graded: Graded) -> dict[str, int]:
 
 def summary(graded: Graded) -> dict[str, float]:
   """The step's rewards, responses and verdicts as metrics."""
-  valid = graded.valid_PG
-  reward = graded.reward_PG[valid].mean() if valid.any() else float('nan')
+  valid = graded.valid_PG  # what nobody could grade says nothing
+  mean = lambda x_PG: float(x_PG[valid].mean()) if valid.any() else float('nan')
   counts = {f'verdict_{status}': float(count)
             for status, count in verdicts(graded).items()}
   return statistics.summarize(graded.rollout) | counts | {
-      'reward': float(reward),
-      'accuracy': float(graded.correct_PG.mean()),
+      'reward': mean(graded.reward_PG),
+      'accuracy': mean(graded.correct_PG),
       'ungradable': float((~valid).sum())}
 
 
