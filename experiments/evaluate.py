@@ -67,12 +67,7 @@ def choose_records(records, per_domain: int) -> list[dict]:
 def check(config):
   """Refuses, before anything is sampled, sizes that cannot work together."""
   options = config.evaluation
-  room = config.rollout.max_prompt_length
-  if config.data.max_prompt_length > room:
-    raise ValueError(
-        f'Expected data.max_prompt_length <= rollout.max_prompt_length = '
-        f'{room}, got {config.data.max_prompt_length}. Lower the one or raise '
-        'the other.')
+  responses.check_prompt_lengths(config)
   if not options.ks or not 1 <= min(options.ks) <= max(options.ks) <= (
       options.num_samples):
     raise ValueError(
@@ -137,7 +132,7 @@ def run(config, workdir: str,
   made = plots.pass_at_k(
       {name: r['pass_at_k'] for name, r in results.items()},
       job.workdir / 'plots', num_samples=config.evaluation.num_samples)
-  launch.finish(job, config, clock, counter, {'results': results}, [made])
+  launch.finish(job, config, clock, counter, tables(results), [made])
   for name, result in results.items():
     print(f'   {name}: {line(result)}', flush=True)
   return results
@@ -156,12 +151,33 @@ def request(config, job, folder: str, step: int) -> dict:
   if step not in steps:
     raise ValueError(f'Expected a checkpoint of step {step} in {path}, found '
                      f'{steps}. Name one of these.')
-  # Not the path alone: the folder may have been trained in again.
-  sums = path / str(step) / 'checksums.json'
-  digest = hashlib.sha256(sums.read_bytes()).hexdigest() if (
-      sums.exists()) else None  # restoring will refuse it
-  return report.plain(dict(checkpoint=path, step=step, digest=digest,
-                           config=config.to_dict()))
+  return report.plain(dict(checkpoint=path, step=step,
+                           digest=digest(path, step), config=config.to_dict()))
+
+
+def digest(folder: str | pathlib.Path, step: int) -> str | None:
+  """Tells a checkpoint from another one of the same name."""
+  sums = pathlib.Path(folder).expanduser() / str(step) / 'checksums.json'
+  if not sums.exists():  # restoring will refuse it
+    return None
+  return hashlib.sha256(sums.read_bytes()).hexdigest()
+
+
+def tables(results: dict[str, dict]) -> dict[str, list[dict]]:
+  """The report, a row for each checkpoint; `results.json` holds the rest."""
+  names = ('accuracy', 'entropy', 'truncated', 'response_length',
+           'num_problems', 'ungraded')
+  statuses = sorted({s for r in results.values() for s in r['verdicts']})
+  rows = lambda row: [{'checkpoint': name} | row(result)
+                      for name, result in results.items()]
+  return {
+      'accuracy': rows(lambda r: {n: r[n] for n in names} | r['by_domain']),
+      'pass_at_k': rows(lambda r: {f'k={p["k"]}': p for p in r['pass_at_k']}),
+      'maj_at_k': rows(lambda r: {f'k={p["k"]}': p for p in r['maj_at_k']}),
+      'verdicts': rows(lambda r: {s: r['verdicts'].get(s, 0)
+                                  for s in statuses}),
+      'examples': [{'checkpoint': name} | example for name, result in
+                   results.items() for example in result['examples']]}
 
 
 def line(result: dict) -> str:
