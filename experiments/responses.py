@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 
+from experiments import launch
 from rljax import packing
 from rljax import rollout
 from rljax.data import chat
@@ -30,11 +31,23 @@ class Graded:
 
 def make_sampler(job, config):
   """The sampler of a config's `rollout` section."""
+  launch.check_positions(
+      job.model,
+      config.rollout.max_prompt_length + config.rollout.max_new_tokens)
   return rollout.make_sampler(
       job.model, job.mesh, num_slots=config.rollout.num_slots,
       max_prompt_length=config.rollout.max_prompt_length,
       max_new_tokens=config.rollout.max_new_tokens,
       stop_ids=job.tokenizer.stop_ids)
+
+
+def check_prompt_lengths(config):
+  """Refuses data whose prompts the sampler was not made for."""
+  limit, room = config.data.max_prompt_length, config.rollout.max_prompt_length
+  if limit > room:
+    raise ValueError(
+        f'Expected data.max_prompt_length <= rollout.max_prompt_length = '
+        f'{room}, got {limit}. Lower the one or raise the other.')
 
 
 def sample(sampler, params, records, key, *, tokenizer, num_samples,
@@ -77,7 +90,8 @@ def summary(graded: Graded) -> dict[str, float]:
   return statistics.summarize(graded.rollout) | counts | {
       'reward': mean(graded.reward_PG),
       'accuracy': mean(graded.correct_PG),
-      'ungradable': float((~valid).sum())}
+      'ungradable': float((~valid).sum()),
+      'sampled_tokens': float(graded.rollout.length_PG.sum())}
 
 
 def total_verdicts(workdir) -> dict[str, int]:

@@ -68,8 +68,10 @@ class RulesTest(parameterized.TestCase):
 
   def test_a_row_can_be_replaced(self):
     rules = dict(sharding.make_rules(
-        {'embed': None, 'experts': ('expert', 'fsdp'), 'mlp': 'expert'}))
+        {'embed': (), 'experts': ('expert', 'fsdp'), 'mlp': 'expert',
+         'heads': None}))
     self.assertIsNone(rules['embed'])
+    self.assertEqual(rules['heads'], sharding.RULES['heads'])  # None: kept
     self.assertEqual(rules['experts'], ('expert', 'fsdp'))
     self.assertEqual(rules['mlp'], ('expert',))
     self.assertEqual(rules['vocab'], sharding.RULES['vocab'])
@@ -110,7 +112,7 @@ class PlacementTest(parameterized.TestCase):
         ValueError, r"attention'\]\['query.*4 elements over .*tensor.* = 8 "
         'devices.*Change config.mesh'):
       sharding.tree_sharding(mesh, abstract)
-    rules = sharding.make_rules({'heads': None, 'kv_heads': None})
+    rules = sharding.make_rules({'heads': (), 'kv_heads': ()})
     sharding.tree_sharding(mesh, abstract, rules)
 
   def test_activations_are_constrained_inside_use_only(self):

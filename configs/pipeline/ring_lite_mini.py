@@ -48,16 +48,10 @@ def _sft(smoke, model, source):
                             examples_per_step=8 if smoke else 24)
   config.loss = dict(name='cross_entropy')
   config.regularize = dict(entropy_coef=0.0, balance_coef=0.01, z_coef=1e-4)
-  config.packing = dict(row_length=256, num_rows=8 if smoke else 24)
-  config.num_microbatches = 4 if smoke else 6
+  config.packing = common.rows(256, num_rows=8 if smoke else 24,
+                               rows_per_device=1 if smoke else 3)
   config.checkpoint = dict(every=2 if smoke else 100, keep=None)
-  # The schedule is left half-way: from a rate that has decayed to the end, RL
-  # hardly moves.
-  config.optimizer = dict(
-      name='muon', learning_rate=4e-3, clip_norm=1.0, beta=0.95, adam_b2=0.95,
-      consistent_rms=0.2, weight_decay=0.1,
-      schedule=dict(name='cosine', warmup_steps=10, end_factor=0.1,
-                    decay_steps=2 * config.num_steps))
+  config.optimizer = common.muon(config.num_steps)
   return config
 
 
@@ -73,8 +67,7 @@ def _rl(smoke, model, source, name, domains, num_steps):
                                   samples_per_prompt=4 if smoke else 8)
   config.packing = common.packing(
       token_budget=256 if smoke else 4_096, row_length=256 if smoke else 352,
-      num_rows=16 if smoke else 192)
-  config.num_microbatches = 4 if smoke else 96
+      num_rows=16 if smoke else 192, rows_per_device=2)
   # Ours: without it most of the budget goes to problems solved every time.
   config.packing.select.drop_zero_adv_groups = not smoke
   config.optimizer.learning_rate = 3e-4

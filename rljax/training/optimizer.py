@@ -76,11 +76,8 @@ def make_optimizer(name: str, learning_rate: float, *,
   Raises:
     ValueError: optax has no such optimiser, or it has no such argument.
   """
-  make = getattr(optax, name, getattr(contrib, name, None))
-  parameters = inspect.signature(make).parameters if callable(make) else {}
-  if 'learning_rate' not in parameters:
-    raise ValueError(f'optax has no optimiser {name!r}; try adamw, sgd, lion '
-                     'or adafactor.')
+  make = find(name)
+  parameters = inspect.signature(make).parameters
   unknown = set(options) - set(parameters)
   if unknown:
     raise ValueError(f'optax.{name} takes no {sorted(unknown)}; it takes '
@@ -94,6 +91,16 @@ def make_optimizer(name: str, learning_rate: float, *,
   if clip_norm is not None:
     steps.insert(0, optax.clip_by_global_norm(clip_norm))
   return optax.chain(*steps)
+
+
+def find(name: str):
+  """The optimiser of optax or optax.contrib; raises ValueError without one."""
+  make = getattr(optax, name, getattr(contrib, name, None))
+  parameters = inspect.signature(make).parameters if callable(make) else {}
+  if 'learning_rate' not in parameters:
+    raise ValueError(f'optax has no optimiser {name!r}; try adamw, muon, sgd, '
+                     'lion or adafactor.')
+  return make
 
 
 def is_decayed(params):
