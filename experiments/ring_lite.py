@@ -153,13 +153,14 @@ def remember_start(init, workdir: pathlib.Path):
   """
   path = workdir / _START
   now = evaluate.digest(init.checkpoint, init.step)
-  if path.exists() and json.loads(path.read_text()) != now:
+  if not path.exists():
+    workdir.mkdir(parents=True, exist_ok=True)
+    report.write_json(path, now)
+  elif json.loads(path.read_text()) != now:
     raise ValueError(
         f'Expected {workdir} to have begun from step {init.step} in '
         f'{init.checkpoint} as it is now, but that was trained again since. '
         f'Delete {workdir} to run the stage again, or use another --workdir.')
-  workdir.mkdir(parents=True, exist_ok=True)
-  report.write_json(path, now)
 
 
 @contextlib.contextmanager

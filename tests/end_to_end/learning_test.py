@@ -29,7 +29,7 @@ def make_config(folder):
   config.rollout = common.rollout(5, 1, 256, samples_per_prompt=64)
   config.reward.update(name='exact_match', num_workers=1)
   config.packing = common.packing(token_budget=256, row_length=30,
-                                  num_rows=52)
+                                  num_rows=52, rows_per_device=52)
   config.checkpoint.every = config.num_steps
   config.optimizer.learning_rate = 1e-2
   return config
@@ -63,7 +63,7 @@ class LearningTest(absltest.TestCase):
                                  scale=stats.sem(gain))
     print(f'gain {gain.mean():.3f} [{low:.3f}, {high:.3f}]')
     self.assertGreater(low, 0)
-    self.assertGreater(min(gain), 0.2)
+    self.assertGreater(min(gain), 0.3)
 
   def test_negative_control_nothing_is_gained_at_a_rate_of_nothing(self):
     first, last = self.tenths('frozen', **{'optimizer.learning_rate': 1e-9})
