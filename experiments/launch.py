@@ -40,12 +40,15 @@ _CONFIG = 'config.json'
 # Settings of the model that change the way to the numbers, not the numbers.
 _HOW_NOT_WHAT = ('dtype', 'remat', 'moe_dispatch', 'query_chunk')
 
-# What a run may be continued with another value of: how far, how often it is
-# saved, on which devices, how fast.
-_MAY_CHANGE = (
+# What does not make it another run: how far it goes, how often it is saved, on
+# which devices and how fast.
+_FREE = (
     'num_steps', 'checkpoint', 'mesh', 'sharding', 'packing.rows_per_device',
     'data.source.data_dir', 'reward.num_workers',
     'model.remat', 'model.moe_dispatch', 'model.query_chunk')
+
+# What may be turned down to go on from the last good checkpoint.
+_STEERED = ('optimizer.learning_rate', 'optimizer.clip_norm')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +106,7 @@ def claim(config, workdir: pathlib.Path):
   Raises:
     ValueError: a run of another configuration lies there.
   """
-  _compare_with_stored(config, workdir)
+  _compare_with_stored(config, workdir, _FREE + _STEERED)
   report.write_json(workdir / _CONFIG, _flat(config))
 
 
@@ -113,23 +116,25 @@ def finished(config, workdir: pathlib.Path) -> bool:
   Raises:
     ValueError: a run of another configuration lies there.
   """
-  _compare_with_stored(config, workdir)
   last = workdir / 'checkpoints' / str(config.num_steps)
-  return all(path.exists() for path in (
-      last, workdir / 'report.json', workdir / _CONFIG))
+  if not all(path.exists() for path in (
+      last, workdir / 'report.json', workdir / _CONFIG)):
+    return False
+  _compare_with_stored(config, workdir, _FREE)
+  return True
 
 
-def _compare_with_stored(config, workdir: pathlib.Path):
+def _compare_with_stored(config, workdir: pathlib.Path, free):
   path = workdir / _CONFIG
-  if not path.exists():
-    return
+  if not path.exists() or not any((workdir / 'checkpoints').glob('[0-9]*')):
+    return  # nothing there to be continued
   stored, present, absent = json.loads(path.read_text()), _flat(config), '-'
   differing = [
       f'  {key}: there {stored.get(key, absent)!r}, now '
       f'{present.get(key, absent)!r}'
       for key in sorted(stored.keys() | present.keys())
       if stored.get(key, absent) != present.get(key, absent)
-      and not any(f'{key}.'.startswith(f'{free}.') for free in _MAY_CHANGE)]
+      and not any(f'{key}.'.startswith(f'{name}.') for name in free)]
   if differing:
     raise ValueError(
         f'Expected {workdir} to be new or to hold a run of this config, but '

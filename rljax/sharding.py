@@ -81,8 +81,8 @@ def make_rules(overrides: dict[str, Any] | None = None):
   """
   rules = dict(RULES)
   for name, target in dict(overrides or {}).items():
-    if target is None:
-      target = RULES.get(name, ())
+    if target is None and name in RULES:
+      continue
     axes = (target,) if isinstance(target, str) else tuple(target or ())
     if name not in RULES or not set(axes) <= set(AXES):
       raise ValueError(

@@ -109,7 +109,7 @@ class BadInputTest(parameterized.TestCase):
     rows[5]['prompt'] = 'Say ' + 'five, ' * 20
     write(self.path, rows)
     # 4 + 6 * 20 bytes, the begin token, two of the template and one to answer.
-    self.sft_fails("at most 64 tokens, got 12[0-9] in record 'jsonl-000005'.*"
+    self.sft_fails("at most 112 tokens, got 12[0-9] in record 'jsonl-000005'.*"
                    "too_long='drop'")
     self.sft_fails('Expected a record of at most 4 tokens.*got none.*raise',
                    lambda c: c.data.update(max_prompt_length=4,
@@ -152,8 +152,8 @@ class BadInputTest(parameterized.TestCase):
         token_budget=budget))
 
   def test_rows_that_cannot_hold_a_step(self):
-    self.rl_fails('row_length >= .*160, got 159.*Raise',
-                  lambda c: c.packing.update(row_length=159))
+    self.rl_fails('row_length >= .*208, got 207.*Raise',
+                  lambda c: c.packing.update(row_length=207))
     self.rl_fails('num_rows >= 1[0-9], .*got 4. Raise it',
                   lambda c: c.packing.update(num_rows=4))
 
@@ -190,8 +190,8 @@ class CheckpointTest(absltest.TestCase):
     before = runs.checkpoint(self.workdir / 'checkpoints', 2)
     self.config.model = dict(variant='tiny', num_layers=3)
     with self.assertRaisesRegex(
-        ValueError, r'(?s)checkpoints/2.*num_layers: checkpoint 2, this run 3.*'
-        'or another folder'):
+        ValueError, r"(?s)other settings.*model.num_layers: there '-', now 3"
+        '.*or another --workdir'):
       sft.run(self.config, self.workdir)
     self.config.init.checkpoint = str(self.workdir / 'checkpoints')
     with self.assertRaisesRegex(ValueError, 'num_layers: checkpoint 2'):

@@ -23,6 +23,7 @@ from rljax.training import state as states
 from rljax.types import RewardResult
 
 _STEPS = 50
+_ROWS = 64
 _FUNCTIONS = ('init_slots', 'prefill', 'decode', 'harvest', 'score',
               'token_weights', 'update')
 _TOKENIZER = tokenizers.load('byte')
@@ -46,8 +47,8 @@ def make_config():
   config.data.prompts_per_step = 16
   config.rollout.num_slots = 32
   config.packing.select.token_budget = 1_024
-  # Rows of a micro-batch each, so that a step pays for what it fills.
-  config.packing.update(row_length=256, num_rows=41, rows_per_device=1)
+  # One row at a time: a step pays for what it fills.
+  config.packing.update(row_length=256, num_rows=_ROWS, rows_per_device=1)
   train_policy.check(config)
   return config
 
@@ -112,7 +113,7 @@ class CompileOnceTest(absltest.TestCase):
         job.model, optimizer, keys['init'], job.mesh, job.rules)
     reference = states.frozen_copy(state.params)
     stages = train_policy.make_stages(config, job, objective, optimizer,
-                                      state_sharding, 41)
+                                      state_sharding, _ROWS)
     rng, found = np.random.default_rng(0), []
     for step in range(_STEPS):
       records = [dict(prompt='a' * int(n)) for n in rng.integers(
@@ -125,7 +126,8 @@ class CompileOnceTest(absltest.TestCase):
               max_new_tokens=limit, temperature=float(rng.uniform(0.7, 1.3)),
               top_p=float(rng.uniform(0.9, 1)), top_k=int(rng.integers(0, 99))))
       graded = responses.grade(samples, records, CoinScorer(), _TOKENIZER)
-      rows, report = train_policy.select_and_pack(config, graded, step, 41)
+      rows, report = train_policy.select_and_pack(config, graded, step,
+                                                  _ROWS)
       batch = batches.policy_batch(
           rows, stages.token_weights(rows),
           packing.policy_shares(rows.segment_BT), stages.score, state.params,

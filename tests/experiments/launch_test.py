@@ -117,14 +117,30 @@ class ClaimTest(parameterized.TestCase):
     launch.claim(self.config, self.folder)
 
   @parameterized.parameters(
-      ('loss.kl_coef', 0.5), ('optimizer.learning_rate', 1.0),
+      ('loss.kl_coef', 0.5), ('optimizer.b2', 0.5),
       ('init.checkpoint', 'elsewhere'), ('seed', 3), ('data.domains', ('x',)))
   def test_another_run_is_refused_and_says_what_differs(self, key, value):
     launch.claim(self.config, self.folder)
+    self.end()
     self.config.update_from_flattened_dict({key: value})
     for function in (launch.claim, launch.finished):
       with self.assertRaisesRegex(ValueError, f'other settings:\n  {key}: '):
         function(self.config, self.folder)
+
+  def test_where_nothing_was_saved_another_run_may_begin(self):
+    launch.claim(self.config, self.folder)
+    self.config.loss.kl_coef = 0.5  # the first start failed, say on its data
+    launch.claim(self.config, self.folder)
+    self.end()
+    self.assertTrue(launch.finished(self.config, self.folder))
+
+  def test_a_rate_may_be_turned_down_to_go_on_but_is_not_what_was_run(self):
+    launch.claim(self.config, self.folder)
+    self.end()
+    self.config.optimizer.learning_rate /= 2
+    with self.assertRaisesRegex(ValueError, 'optimizer.learning_rate: there'):
+      launch.finished(self.config, self.folder)
+    launch.claim(self.config, self.folder)
 
   def test_a_folder_is_finished_with_its_last_step_and_report(self):
     self.assertFalse(launch.finished(self.config, self.folder))
