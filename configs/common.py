@@ -80,7 +80,8 @@ def rollout(max_prompt_length: int, max_new_tokens: int, num_slots: int,
 
 def reward() -> dict:
   """Each record by its own verifier."""
-  return dict(name='by_record', timeout=5.0, num_workers=2)
+  return dict(name='by_record', timeout=5.0, num_workers=2,
+              truncated_earns_nothing=False)
 
 
 def policy() -> config_dict.ConfigDict:
@@ -186,7 +187,7 @@ def paper_policy(stage: int, budget_scope: str) -> config_dict.ConfigDict:
                      _PAPER_PROMPT, prompts_per_step=512)
   config.data.domains = domains
   config.data.too_long = 'drop'
-  config.reward.num_workers = 16  # ours
+  config.reward.update(num_workers=16, truncated_earns_nothing=True)
   config.rollout = rollout(_PAPER_PROMPT, total_length - _PAPER_PROMPT,
                            num_slots=2_048, samples_per_prompt=16)
   # Rows for any lengths: those beyond what a step fills cost nothing.

@@ -54,7 +54,9 @@ def compare(*, gold: str, prediction: str) -> str:
 
   gold_parsed, parsed = _parse(gold), _parse(prediction)
   # The parser's last resort is the string itself, and strings were compared.
-  if all(isinstance(reading, str) for reading in gold_parsed):
+  # And a gold such as 1/0 has no value to be compared with.
+  if all(isinstance(reading, str) or not _has_value(reading)
+         for reading in gold_parsed):
     return 'bad_gold'
   if all(isinstance(reading, str) for reading in parsed):
     return 'unparsable'
@@ -67,6 +69,13 @@ def compare(*, gold: str, prediction: str) -> str:
   except Exception:  # some readings cannot be compared; others may be
     return 'ok' if verify(raise_on_error=False) else 'unparsable'
   return 'ok' if equal else 'wrong'
+
+
+def _has_value(reading) -> bool:
+  import sympy
+
+  return not (isinstance(reading, sympy.Basic)
+              and reading.has(sympy.nan, sympy.zoo))
 
 
 def _base(answer: str) -> str | None:

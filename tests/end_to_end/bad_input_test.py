@@ -109,7 +109,7 @@ class BadInputTest(parameterized.TestCase):
     rows[5]['prompt'] = 'Say ' + 'five, ' * 20
     write(self.path, rows)
     # 4 + 6 * 20 bytes, the begin token, two of the template and one to answer.
-    self.sft_fails("at most 112 tokens, got 12[0-9] in record 'jsonl-000005'.*"
+    self.sft_fails("at most 112 tokens, got 12[0-9] in record 'jsonl-000006'.*"
                    "too_long='drop'")
     self.sft_fails('Expected a record of at most 4 tokens.*got none.*raise',
                    lambda c: c.data.update(max_prompt_length=4,
@@ -141,8 +141,8 @@ class BadInputTest(parameterized.TestCase):
     rows = problems()
     rows[4]['answer'] = rows[9]['answer'] = r'\frac{1}{'
     write(self.path, rows)
-    self.rl_fails(r"2 of 16 in jsonl/.* \(first: \['jsonl-000004', "
-                  r"'jsonl-000009'\]\).*Correct these answers or remove")
+    self.rl_fails(r"2 of 16 in jsonl/.* \(first: \['jsonl-000005', "
+                  r"'jsonl-000010'\]\).*Correct these answers or remove")
 
   @parameterized.parameters(
       (95, 'token_budget >= max_response_length.*got 95 < 96. Raise'),

@@ -21,7 +21,6 @@ import tensorflow_datasets as tfds
 
 TEXT_FIELDS = ('id', 'prompt', 'answer', 'domain', 'family', 'verifier',
                'solution', 'metadata')
-SPLITS = ('train', 'validation', 'test')
 VERIFIERS = ('math', 'gsm8k', 'choice', 'generator')
 
 

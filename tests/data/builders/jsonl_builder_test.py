@@ -8,6 +8,7 @@ from absl.testing import parameterized
 
 from rljax.data import sources
 from rljax.data.builders import jsonl
+from rljax.rewards import choice
 
 FIXTURE = str(pathlib.Path(jsonl.__path__[0]) / 'fixture.jsonl')
 GOOD = {'prompt': 'What is 1 + 1?', 'answer': '2'}
@@ -71,6 +72,43 @@ class JsonlBuilderTest(parameterized.TestCase):
   def test_an_unknown_verifier_is_refused(self):
     with self.assertRaisesRegex(ValueError, 'Expected a verifier among'):
       self.open(FIXTURE, verifier='generator')
+
+  CHOICE = {'prompt': 'Which is even?', 'options': ['one', 'two', 'three'],
+            'answer': 'B'}
+
+  def test_options_are_lettered_under_the_prompt_and_judged(self):
+    rows = [dict(self.CHOICE, prompt=f'Which is even? {i}') for i in range(20)]
+    records = list(self.open(self.write(*rows), verifier='choice'))
+    self.assertEqual({r['answer'] for r in records}, {'A', 'B', 'C'})
+    for record in records:
+      self.assertIn(f'\n{record["answer"]}. two', record['prompt'])
+      judge = lambda text, record=record: choice.judge(
+          record=record, text=text).status
+      self.assertEqual(judge(f'Answer: {record["answer"]}'), 'ok')
+      wrong = 'A' if record['answer'] != 'A' else 'B'
+      self.assertEqual(judge(f'Answer: {wrong}'), 'wrong')
+
+  @parameterized.named_parameters(
+      ('missing', {'prompt': 'x', 'answer': 'A'}, "'options' with .*line 2"),
+      ('not_a_list', {'options': 'one two'}, "list of .*'options' of .*line 2"),
+      ('one', {'options': ['one']}, "2 to 26 different .*'options'.*line 2"),
+      ('alike', {'options': ['one', 'one']}, '2 to 26 different'),
+      ('no_letter', {'answer': 'two'}, "letters ABC .*'answer' of .*line 2"),
+      ('beyond', {'answer': 'D'}, 'letters ABC'))
+  def test_bad_options_are_named_by_line(self, change, message):
+    row = change if 'prompt' in change else self.CHOICE | change
+    path = self.write(self.CHOICE, row)
+    with self.assertRaisesRegex(ValueError, f'(?s){message}'):
+      self.open(path, verifier='choice')
+
+  def test_options_for_another_verifier_are_refused(self):
+    with self.assertRaisesRegex(ValueError, "'options' with verifier='choice'"):
+      self.open(self.write(self.CHOICE), verifier='math')
+
+  def test_ids_are_line_numbers_of_the_file(self):
+    records = list(self.open(self.write(GOOD, b'', dict(GOOD, prompt='y'))))
+    self.assertEqual([r['id'] for r in records],
+                     ['jsonl-000001', 'jsonl-000003'])
 
   def test_equal_prompts_stay_in_one_split(self):
     # 10 prompts, each on three lines: 12 test lines are 4 whole prompts.
