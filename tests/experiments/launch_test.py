@@ -95,6 +95,11 @@ class SaveTest(parameterized.TestCase):
     self.assertLess(names.index('saver.save'), names.index('saver.wait'))
 
 
+  def test_no_library_goes_on_without_a_request_to_stop(self):
+    # jax catches each Exception where it reads its cache.
+    self.assertFalse(issubclass(launch.Preempted, Exception))
+
+
 class ClaimTest(parameterized.TestCase):
 
   def setUp(self):
@@ -118,7 +123,8 @@ class ClaimTest(parameterized.TestCase):
 
   @parameterized.parameters(
       ('loss.kl_coef', 0.5), ('optimizer.b2', 0.5),
-      ('init.checkpoint', 'elsewhere'), ('seed', 3), ('data.domains', ('x',)))
+      ('init.checkpoint', 'elsewhere'), ('seed', 3), ('data.domains', ('x',)),
+      ('name', 'rl_code_science'))
   def test_another_run_is_refused_and_says_what_differs(self, key, value):
     launch.claim(self.config, self.folder)
     self.end()
