@@ -6,7 +6,7 @@ the item's own letters count, and a letter must stand alone, so that a refusal
 ("A direct answer ...") names nothing.
 
 A record carries its options in `metadata` as {"options": [text, ...]}, and in
-`answer` the letter of the right one; `data.multiple_choice` writes such records.
+`answer` the letter of the right one; `data.multiple_choice` writes records so.
 """
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ class MathTest(parameterized.TestCase):
     self.assertEqual([g for g, s in zip(golds, got, strict=True) if s != 'ok'],
                      [])
 
-  @parameterized.parameters('', ' ', '$$', '{', r'\frac{1', '?', '9^9^9^9', '1/0',
-                            r'\boxed{5}')
+  @parameterized.parameters('', ' ', '$$', '{', r'\frac{1', '?', '9^9^9^9',
+                            '1/0', r'\boxed{5}')
   def test_unusable_gold_is_reported(self, gold):
     self.assertEqual(self.statuses([math.check_gold({'answer': gold})]),
                      ['bad_gold'])
