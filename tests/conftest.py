@@ -1,4 +1,4 @@
-"""Eight simulated CPU devices, strict shapes, no network, no warnings of ours."""
+"""Eight simulated devices, strict shapes, no network, no warnings of ours."""
 import os
 import socket
 
