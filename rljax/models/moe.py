@@ -169,14 +169,15 @@ def ragged(x_MD, experts_MX, gates_MX, valid_M, gate_up_ED2F, down_EFD):
   expert_A = jnp.where(valid_M[:, None], experts_MX, num_experts).reshape(-1)
   order_A = jnp.argsort(expert_A, stable=True)  # padding goes last
   counts_E = jnp.bincount(expert_A, length=num_experts).astype(jnp.int32)
-  sorted_AD = x_MD[order_A // top_k]
+  # Not every backend writes the rows beyond the last group, neither of products
+  # nor of their gradients: what is there must reach nothing.
+  inside_A1 = (jnp.arange(order_A.shape[0]) < jnp.sum(counts_E))[:, None]
+  sorted_AD = jnp.where(inside_A1, x_MD[order_A // top_k], 0)
   both = jax.lax.ragged_dot(
       sorted_AD, gate_up_ED2F.reshape(num_experts, width, 2 * hidden),
       counts_E)
-  out_AD = jax.lax.ragged_dot(
-      _swiglu(both.reshape(-1, 2, hidden)), down_EFD, counts_E)
-  # Rows beyond the last group are not written by every backend.
-  inside_A = jnp.arange(out_AD.shape[0]) < jnp.sum(counts_E)
+  both = jnp.where(inside_A1, both, 0).reshape(-1, 2, hidden)
+  out_AD = jax.lax.ragged_dot(_swiglu(both), down_EFD, counts_E)
   gate_A = gates_MX.reshape(-1)[order_A]
-  out_AD = jnp.where(inside_A[:, None], out_AD, 0) * gate_A[:, None]
+  out_AD = jnp.where(inside_A1, out_AD, 0) * gate_A[:, None]
   return jnp.zeros_like(x_MD).at[order_A // top_k].add(out_AD)
