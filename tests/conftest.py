@@ -1,4 +1,4 @@
-"""Eight simulated devices, strict shapes, no network, no warnings of ours."""
+"""Eight simulated CPU devices, strict shapes, no network, our warnings fail."""
 import os
 import socket
 
