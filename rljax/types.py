@@ -73,6 +73,9 @@ class RouterStats:
   z_L: Array            # Σ share · (logsumexp of the logits)²
   entropy_L: Array      # Σ share · entropy of the softmax, nats
   experts_LBTX: Array   # int32; the chosen experts
+  # Σ share · (share of replayed choices that the router would not make now);
+  # None without a replay.
+  disagreement_L: Array | None = None
 
 
 @struct.dataclass

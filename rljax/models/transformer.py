@@ -35,7 +35,8 @@ class Block(nn.Module):
   config: variants.ModelConfig
 
   @nn.compact
-  def __call__(self, carry, layer, position_BT, segment_BT, share_BT):
+  def __call__(self, carry, layer, position_BT, segment_BT, share_BT,
+               replay_BTX=None):
     x_BTD, cache = carry
     config = self.config
     normed_BTD = layers.RMSNorm(config, name='attention_norm')(x_BTD)
@@ -44,7 +45,7 @@ class Block(nn.Module):
     x_BTD = x_BTD + y_BTD
     normed_BTD = layers.RMSNorm(config, name='moe_norm')(x_BTD)
     y_BTD, stats = moe.MoE(config, name='moe')(
-        normed_BTD, segment_BT, share_BT)
+        normed_BTD, segment_BT, share_BT, replay_BTX)
     x_BTD = nn.with_logical_constraint(
         x_BTD + y_BTD, ('act_batch', 'act_length', 'act_embed'))
     return (x_BTD, cache), stats
@@ -66,6 +67,7 @@ class Transformer(nn.Module):
       segment_BT: jax.Array,
       share_BT: jax.Array | None = None,
       cache: attention.KVCache | None = None,
+      replay_BTLX: jax.Array | None = None,
   ) -> ModelOutput:
     """Runs the decoder.
 
@@ -77,6 +79,8 @@ class Transformer(nn.Module):
       share_BT: float32 share of each token in the router statistics; None
         stands for 1 / (real tokens at hand).
       cache: keys and values so far; None for training.
+      replay_BTLX: experts to route to, as `ops.routes` stores them; None lets
+        the routers choose.
 
     Returns:
       Logits, routing statistics and the cache with the new tokens in it.
@@ -92,12 +96,14 @@ class Transformer(nn.Module):
     stack = nn.scan(
         _remat(Block, config.remat),
         variable_axes={'params': 0}, split_rngs={'params': True},
-        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, 0),
         length=config.num_layers,
         metadata_params={nn.PARTITION_NAME: 'layers'})
+    replay_LBTX = None if replay_BTLX is None else jnp.moveaxis(
+        replay_BTLX, 2, 0)
     (x_BTD, cache), stats = stack(config, name='layers')(
         (x_BTD, cache), jnp.arange(config.num_layers), position_BT,
-        segment_BT, share_BT)
+        segment_BT, share_BT, replay_LBTX)
 
     x_BTD = layers.RMSNorm(config, config.final_norm_init,
                            name='final_norm')(x_BTD)

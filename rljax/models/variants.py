@@ -44,7 +44,9 @@ class ModelConfig:
   dtype: str = 'float32'        # matrix products, activations, cache
   param_dtype: str = 'float32'
   remat: str = 'none'           # none, full, dots
-  moe_dispatch: str = 'auto'    # auto, block, ragged, dense
+  moe_dispatch: str = 'auto'    # auto, block, ragged, megablox, dense
+  norm_topk_prob: bool = True   # gates of the chosen experts sum to 1
+  router_bias: bool = False     # balance by a bias on the choice
   query_chunk: int = 1024       # attention rows held at once, 0 = all
 
 
@@ -84,7 +86,7 @@ VARIANTS = {
 }
 
 _REMAT = ('none', 'full', 'dots')
-_DISPATCH = ('auto', 'block', 'ragged', 'dense')
+_DISPATCH = ('auto', 'block', 'ragged', 'megablox', 'dense')
 _DTYPES = ('float32', 'bfloat16', 'float16')
 _SIZES = ('vocab_size', 'num_layers', 'model_dim', 'num_heads', 'num_kv_heads',
           'head_dim', 'num_experts', 'top_k', 'expert_dim')
