@@ -42,7 +42,7 @@ def grouped_matmul(
   """
   chex.assert_rank([x_AD, w_EDF, counts_E], [2, 3, 1])
   chex.assert_equal_shape_prefix([w_EDF, counts_E], 1)
-  known = dict(block=_block, ragged=jax.lax.ragged_dot, megablox=_megablox)
+  known = dict(block=_block, ragged=_ragged, megablox=_megablox)
   kernel = kernel or default_kernel()
   if kernel not in known:
     raise ValueError(f'Expected a kernel of {sorted(known)}, got {kernel!r}. '
@@ -55,16 +55,18 @@ def grouped_matmul(
   return jnp.where(inside_A1, out_AF, 0)
 
 
+def _ragged(x_AD, w_EDF, counts_E):
+  return jax.lax.ragged_dot(x_AD, w_EDF, counts_E)
+
+
 def _megablox(x_AD, w_EDF, counts_E):
   rows, width = x_AD.shape
   tile = 512 if rows >= 512 else 128
   padded_AD = jnp.pad(x_AD, ((0, -rows % tile), (0, 0)))
   tiling = (tile, min(width, 1024), min(w_EDF.shape[-1], 1024))
-  # The kernel's own code promotes.
-  with jax.numpy_dtype_promotion('standard'):
-    out_AF = megablox.gmm(
-        padded_AD, w_EDF, counts_E, x_AD.dtype, tiling, None, None, False,
-        jax.default_backend() != 'tpu')
+  interpret = jax.default_backend() != 'tpu'
+  out_AF = megablox.gmm(padded_AD, w_EDF, counts_E, x_AD.dtype, tiling, None,
+                        None, False, interpret)
   return out_AF[:rows]
 
 
