@@ -1,5 +1,7 @@
 """The client against a server process that misbehaves on demand."""
+import asyncio
 import dataclasses
+import email.utils
 import json
 import logging
 import os
@@ -120,8 +122,6 @@ class AnswerTest(ServerTestCase):
     self.assertGreater(times[-1] - times[0], 0.35)  # 4 · 0.1, less jitter
 
   def test_it_works_inside_a_running_event_loop(self):
-    import asyncio
-
     async def notebook():
       return self.model()([task('loop')])[0].responses[0].text
 
@@ -214,6 +214,21 @@ class TroubleTest(ServerTestCase):
           on_reply=seen.__setitem__)
     self.assertEqual([*seen], [0])
     self.assertEmpty(self.log('never'))
+
+
+class RetryAfterTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      ({}, 0), ({'Retry-After': '7'}, 7), ({'Retry-After': '0.5'}, 0.5),
+      ({'Retry-After': 'nan'}, 0), ({'Retry-After': 'soon'}, 0),
+      ({'Retry-After': 'Thu, 01 Jan 1970 00:00:00 GMT'}, 0))
+  def test_seconds(self, headers, seconds):
+    self.assertEqual(http_language_model._retry_after(headers), seconds)
+
+  def test_a_date(self):
+    date = email.utils.formatdate(time.time() + 100, usegmt=True)
+    self.assertBetween(
+        http_language_model._retry_after({'Retry-After': date}), 95, 101)
 
 
 class KeyTest(ServerTestCase):
