@@ -1,13 +1,17 @@
 """A server of chat completions that misbehaves as it is told to.
 
-Started as a process of its own; prints its port. The last message of a request
-says what to do, as JSON: {'say': text, 'first': [trouble, ...]}: the n-th
-attempt at this message meets the n-th trouble, and those after the last are
-answered. GET /log tells what has happened.
+Started as a process of its own; prints its port, and ends with its standard
+input. The last message of a request says what to do, as JSON:
+
+  {'say': text, 'first': [trouble, ...], 'seconds': before it does anything}
+
+The n-th attempt at this message meets the n-th trouble, and those after the
+last are answered. GET /log tells what has happened.
 """
 import collections
 import http.server
 import json
+import sys
 import threading
 import time
 
@@ -113,4 +117,5 @@ if __name__ == '__main__':
   server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
   server.daemon_threads = True
   print(server.server_address[1], flush=True)
-  server.serve_forever()
+  threading.Thread(target=server.serve_forever, daemon=True).start()
+  sys.stdin.read()  # ends with the process that started this one

@@ -36,14 +36,13 @@ class ServerTestCase(parameterized.TestCase):
   def setUpClass(cls):
     super().setUpClass()
     cls.server = subprocess.Popen([sys.executable, str(SERVER)],
+                                  stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE, text=True)
     cls.url = f'http://127.0.0.1:{int(cls.server.stdout.readline())}/v1'
 
   @classmethod
   def tearDownClass(cls):
-    cls.server.kill()
-    cls.server.wait()
-    cls.server.stdout.close()
+    cls.server.communicate()  # closes its input, and so ends it
     super().tearDownClass()
 
   def setUp(self):
