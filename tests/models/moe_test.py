@@ -288,5 +288,85 @@ class RouteTest(parameterized.TestCase):
     np.testing.assert_allclose(jnp.mean(whole.load_LE), 1, rtol=1e-6)
 
 
+class ReplayTest(parameterized.TestCase):
+
+  def test_hand_computed(self):
+    # p = (1, 2, 4, 1) / 8. Of its own the router takes 2 and 1; the record
+    # says 3 and 2: gates 1/5 and 4/5, and half of the choices would differ.
+    # The second token was not recorded.
+    logits_ME = jnp.log(jnp.array([[1., 2., 4., 1.]] * 2))
+    replay_MX = jnp.array([[3, 2], [255, 255]], jnp.uint8)
+    gates_MX, experts_MX, stats = moe.route(
+        logits_ME, jnp.array([0.25, 0.75]), 2, replay_MX=replay_MX)
+    np.testing.assert_array_equal(experts_MX, [[3, 2], [2, 1]])
+    np.testing.assert_allclose(gates_MX, [[1/5, 4/5], [2/3, 1/3]], rtol=1e-6)
+    np.testing.assert_allclose(stats.load_LE, [0, 1.5, 2, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(stats.disagreement_L, 0.25 * 0.5, rtol=1e-6)
+
+  def test_its_own_choices_replayed_change_nothing(self):
+    logits_ME = jax.random.normal(jax.random.key(0), (50, 8))
+    share_M = jnp.full(50, 1 / 50)
+    want = moe.route(logits_ME, share_M, 3)
+    got = moe.route(logits_ME, share_M, 3,
+                    replay_MX=want[1].astype(jnp.uint8))
+    self.assertEqual(float(got[2].disagreement_L), 0)
+    self.assertIsNone(want[2].disagreement_L)
+    toys.assert_trees_close(got[2].replace(disagreement_L=None), want[2],
+                            rtol=1e-6)
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+
+  def test_gradients_reach_the_router_through_the_replayed_gates(self):
+    # g = softmax over the chosen logits: dg_0 / dz = g_0 (1 - g_0, -g_1).
+    logits_ME = jnp.array([[0.3, -0.2, 2.0]])
+    gate = lambda z: moe.route(z, jnp.ones(1), 2, replay_MX=jnp.array(
+        [[0, 1]], jnp.uint8))[0][0, 0]
+    g = 1 / (1 + math.exp(-0.5))
+    np.testing.assert_allclose(
+        jax.grad(gate)(logits_ME), [[g * (1 - g), -g * (1 - g), 0]], atol=1e-6)
+
+  def test_what_is_recorded_of_padding_changes_nothing(self):
+    segment_BT = jnp.array([[1, 1, 1, 0], [2, 2, 0, 0]], jnp.int32)
+    run, params, x_BTD = layer(segment_BT, moe_dispatch='block')
+    own_BTX = run(params, x_BTD)[1].experts_LBTX
+    # Three is one of the experts; 200 is none.
+    other = lambda n: jnp.where((segment_BT > 0)[..., None], own_BTX, n)
+    ys = [run(params, x_BTD, replay_BTX=other(n).astype(jnp.uint8))
+          for n in (3, 200)]
+    for y_BTD, stats in ys:
+      np.testing.assert_array_equal(y_BTD[segment_BT > 0],
+                                    ys[0][0][segment_BT > 0])
+      self.assertEqual(float(stats.disagreement_L), 0)
+      np.testing.assert_allclose(stats.load_LE.sum(), 4, rtol=1e-6)
+
+
+class BiasTest(parameterized.TestCase):
+
+  def test_it_changes_the_choice_and_not_the_gates(self):
+    # p = (1, 2, 4, 1) / 8; with 1/2 on expert 3 the choice is 3 and 2.
+    logits_ME = jnp.log(jnp.array([[1., 2., 4., 1.]]))
+    bias_E = jnp.array([0., 0., 0., 0.5])
+    gates_MX, experts_MX, stats = moe.route(
+        logits_ME, jnp.ones(1), 2, bias_E=bias_E)
+    np.testing.assert_array_equal(experts_MX, [[3, 2]])
+    np.testing.assert_allclose(gates_MX, [[1/5, 4/5]], rtol=1e-6)
+    np.testing.assert_allclose(stats.mean_prob_LE, [1/8, 2/8, 4/8, 1/8],
+                               rtol=1e-6)
+
+  def test_it_has_no_gradient_and_the_router_has_one(self):
+    run, params, x_BTD = layer(jnp.ones((2, 8), jnp.int32), router_bias=True)
+    grads = jax.grad(lambda p: jnp.sum(jnp.sin(run(p, x_BTD)[0])))(params)
+    np.testing.assert_array_equal(grads['params']['router_bias'], 0)
+    self.assertGreater(float(jnp.abs(grads['params']['router']).max()), 0)
+
+  def test_without_it_there_is_no_such_parameter(self):
+    _, params, _ = layer(jnp.ones((1, 4), jnp.int32))
+    self.assertNotIn('router_bias', params['params'])
+
+  def test_gates_need_not_sum_to_one(self):
+    gates_MX, *_ = moe.route(jnp.log(jnp.array([[1., 2., 4., 1.]])),
+                             jnp.ones(1), 2, normalize=False)
+    np.testing.assert_allclose(gates_MX, [[4/8, 2/8]], rtol=1e-6)
+
+
 if __name__ == '__main__':
   absltest.main()
