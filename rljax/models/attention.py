@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from rljax.models import layers
 from rljax.models import variants
 
+CACHE_AXES = ('layers', 'act_batch', 'act_cache', 'act_kv_heads', None)
+
 _MASKED = -1e30  # finite, so that a row without keys stays free of NaN
 
 
@@ -63,6 +65,10 @@ class Attention(nn.Module):
     k_BTKH = layers.rotate(k_BTKH, position_BT, config)
     q_BTNH = nn.with_logical_constraint(
         q_BTNH, ('act_batch', 'act_length', 'act_heads', None))
+    k_BTKH, v_BTKH = (
+        nn.with_logical_constraint(
+            x, ('act_batch', 'act_length', 'act_kv_heads', None))
+        for x in (k_BTKH, v_BTKH))
 
     if cache is None:
       y_BTNH = _self_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT,
@@ -81,8 +87,9 @@ def _write(cache, layer, k_BTKH, v_BTKH, position_BT, segment_BT):
   rows, length = cache.k_LBSKH.shape[1:3]
   row_B1 = jnp.arange(rows)[:, None]
   index_BT = jnp.where(segment_BT > 0, position_BT, length)
-  put = lambda store, new: store.at[layer, row_B1, index_BT].set(
-      new, mode='drop')
+  # Else XLA may split the cache further in a loop, and gather it behind that.
+  put = lambda store, new: nn.with_logical_constraint(
+      store.at[layer, row_B1, index_BT].set(new, mode='drop'), CACHE_AXES)
   cache = KVCache(put(cache.k_LBSKH, k_BTKH), put(cache.v_LBSKH, v_BTKH))
   return cache, cache.k_LBSKH[layer], cache.v_LBSKH[layer]
 

@@ -32,6 +32,9 @@ class Embedding(nn.Module):
     table_VD = layers.param(self, 'table', (config.vocab_size,
                                             config.model_dim),
                             ('vocab', 'embed'), config.init_std)
+    # Whole rows on each device: to look up pieces of rows, XLA would first
+    # copy the table, or the result, everywhere.
+    table_VD = nn.with_logical_constraint(table_VD, ('vocab', None))
     return jnp.take(table_VD, tokens_BT, axis=0)
 
 

@@ -22,11 +22,11 @@ from typing import Any
 from typing import Callable
 from typing import NamedTuple
 
+from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec
 
 from rljax import sharding
 from rljax.models import attention
@@ -141,9 +141,11 @@ def make_functions(
 
 
 def _state_sharding(mesh, shape: DecodeState):
-  """Slots over the data axes; they are the cache's second axis."""
+  """Slots over the data axes; their cache as the model has it."""
   rows = sharding.batch(mesh)
-  inner = NamedSharding(mesh, PartitionSpec(None, *rows.spec))
+  inner = NamedSharding(mesh, nn.logical_to_mesh_axes(
+      attention.CACHE_AXES,
+      nn.get_logical_axis_rules() or sharding.make_rules()))
   everything = jax.tree.map(
       lambda x: rows if x.ndim else sharding.replicated(mesh), shape)
   return everything.replace(cache=jax.tree.map(lambda _: inner, shape.cache))

@@ -124,6 +124,7 @@ def make_sampler(
 
   sample.counted = counted
   sample.functions = functions
+  sample.num_prefill = num_prefill
   return sample
 
 
