@@ -96,11 +96,10 @@ class TrainingTest(parameterized.TestCase):
         end.params['layers']['moe']['router']
         - params['layers']['moe']['router']).max()), 0.1)
 
-  @parameterized.parameters(2, 4)
-  def test_micro_batches_move_it_by_the_load_of_the_step(self, n):
+  def test_micro_batches_move_it_by_the_load_of_the_step(self):
     step, params = crowded()
     want, _ = run(step, params, 3, 0.05)
-    got, _ = run(step, params, 3, 0.05, num_microbatches=n)
+    got, _ = run(step, params, 3, 0.05, num_microbatches=4)
     np.testing.assert_array_equal(bias_of(got.params), bias_of(want.params))
     self.assertGreater(toys.largest_difference(
         bias_of(got.params), bias_of(params)), 0.04)
