@@ -47,8 +47,10 @@ def grouped_matmul(
   if kernel not in known:
     raise ValueError(f'Expected a kernel of {sorted(known)}, got {kernel!r}. '
                      'Choose one of them, or None.')
-  # Kernels may leave rows behind the last group unwritten, in the product and
-  # in the gradient of x: the first mask cleans the latter, the second the
+  if kernel == 'block':  # reads and writes the rows of groups only
+    return _block(x_AD, w_EDF, counts_E)
+  # The others may leave rows behind the last group unwritten, in the product
+  # and in the gradient of x: the first mask cleans the latter, the second the
   # former.
   inside_A1 = (jnp.arange(x_AD.shape[0]) < jnp.sum(counts_E))[:, None]
   out_AF = known[kernel](jnp.where(inside_A1, x_AD, 0), w_EDF, counts_E)
@@ -91,50 +93,63 @@ _block.defvjp(_block_forward, _block_backward)
 def _block_size(rows: int, num_groups: int) -> int:
   """A power of two of at most a quarter of the mean group, in 16..256."""
   quarter = max(rows // (4 * num_groups), 16)
-  return min(1 << (quarter.bit_length() - 1), 256)
+  return min(1 << (quarter.bit_length() - 1), 256, rows)
+
+
+def _for_blocks(counts_E, e, rows: int, size: int, body, initial):
+  """Runs `body(at, inside_A1, carry)` over the blocks of rows of group e.
+
+  `at` is the first row of the block; `inside_A1` marks its rows that belong to
+  the group and to no earlier block.
+  """
+  end = jnp.sum(jnp.where(jnp.arange(counts_E.size) <= e, counts_E, 0))
+  start = end - counts_E[e]
+
+  def block(i, carry):
+    begin = start + i * size
+    at = jnp.minimum(begin, rows - size)  # the last block of all moves back
+    row_A = at + jnp.arange(size)
+    inside_A = (row_A >= begin) & (row_A < end)
+    return body(at, inside_A[:, None], carry)
+
+  return jax.lax.fori_loop(0, -(-counts_E[e] // size), block, initial)
 
 
 def _block_product(x_AD, w_EDF, counts_E):
-  """A block that runs over the end of its group is overwritten by the next."""
   (rows, width), (num_groups, _, wide) = x_AD.shape, w_EDF.shape
   size = _block_size(rows, num_groups)
-  start_E = jnp.cumsum(counts_E) - counts_E
-  padded_AD = jnp.pad(x_AD, ((0, size), (0, 0)))  # the last block has room
 
   def group(e, out_AF):
     w_DF = jax.lax.dynamic_index_in_dim(w_EDF, e, keepdims=False)
 
-    def block(i, out_AF):
-      at = start_E[e] + i * size
-      block_AD = jax.lax.dynamic_slice(padded_AD, (at, 0), (size, width))
-      return jax.lax.dynamic_update_slice(out_AF, block_AD @ w_DF, (at, 0))
+    def block(at, inside_A1, out_AF):
+      block_AD = jax.lax.dynamic_slice(x_AD, (at, 0), (size, width))
+      others_AF = jax.lax.dynamic_slice(out_AF, (at, 0), (size, wide))
+      return jax.lax.dynamic_update_slice(
+          out_AF, jnp.where(inside_A1, block_AD @ w_DF, others_AF), (at, 0))
 
-    return jax.lax.fori_loop(0, -(-counts_E[e] // size), block, out_AF)
+    return _for_blocks(counts_E, e, rows, size, block, out_AF)
 
-  zeros_AF = jnp.zeros((rows + size, wide), x_AD.dtype)
-  return jax.lax.fori_loop(0, num_groups, group, zeros_AF)[:rows]
+  return jax.lax.fori_loop(0, num_groups, group,
+                           jnp.zeros((rows, wide), x_AD.dtype))
 
 
 def _block_outer(x_AD, g_AF, counts_E, dtype):
   """Σ over the rows of each group of xᵀ g, summed in float32."""
   (rows, width), wide, num_groups = x_AD.shape, g_AF.shape[1], counts_E.size
   size = _block_size(rows, num_groups)
-  start_E = jnp.cumsum(counts_E) - counts_E
-  padded_AD, padded_AF = (
-      jnp.pad(a, ((0, size), (0, 0))) for a in (x_AD, g_AF))
 
   def group(e, out_EDF):
-    def block(i, sum_DF):
-      at = start_E[e] + i * size
-      inside_A = jnp.arange(size) + i * size < counts_E[e]
-      block_AD = jax.lax.dynamic_slice(padded_AD, (at, 0), (size, width))
-      block_AF = jax.lax.dynamic_slice(padded_AF, (at, 0), (size, wide))
+    def block(at, inside_A1, sum_DF):
+      block_AD = jax.lax.dynamic_slice(x_AD, (at, 0), (size, width))
+      block_AF = jax.lax.dynamic_slice(g_AF, (at, 0), (size, wide))
       return sum_DF + jnp.einsum(
-          'ad,af->df', jnp.where(inside_A[:, None], block_AD, 0), block_AF,
+          'ad,af->df', jnp.where(inside_A1, block_AD, 0),
+          jnp.where(inside_A1, block_AF, 0),
           preferred_element_type=jnp.float32)
 
-    sum_DF = jax.lax.fori_loop(0, -(-counts_E[e] // size), block,
-                               jnp.zeros((width, wide), jnp.float32))
+    sum_DF = _for_blocks(counts_E, e, rows, size, block,
+                         jnp.zeros((width, wide), jnp.float32))
     return jax.lax.dynamic_update_index_in_dim(
         out_EDF, sum_DF.astype(dtype), e, 0)
 
