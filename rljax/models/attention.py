@@ -40,7 +40,7 @@ def init_cache(config: variants.ModelConfig, rows: int,
 
 
 class Attention(nn.Module):
-  """Projections, rotary positions, attention, output projection."""
+  """Projections, their biases and norms, rotary positions, attention."""
   config: variants.ModelConfig
 
   @nn.compact
@@ -61,6 +61,12 @@ class Attention(nn.Module):
     q_BTNH = jnp.einsum('btd,dnh->btnh', x_BTD, wq_DNH)
     k_BTKH = jnp.einsum('btd,dkh->btkh', x_BTD, wk_DKH)
     v_BTKH = jnp.einsum('btd,dkh->btkh', x_BTD, wv_DKH)
+    if config.qkv_bias:
+      q_BTNH = q_BTNH + self._bias('query_bias', 'heads', heads)
+      k_BTKH = k_BTKH + self._bias('key_bias', 'kv_heads', groups)
+      v_BTKH = v_BTKH + self._bias('value_bias', 'kv_heads', groups)
+    q_BTNH = self._normed('query_norm', q_BTNH)
+    k_BTKH = self._normed('key_norm', k_BTKH)
     q_BTNH = layers.rotate(q_BTNH, position_BT, config) * size**-0.5
     k_BTKH = layers.rotate(k_BTKH, position_BT, config)
     q_BTNH = nn.with_logical_constraint(
@@ -80,6 +86,23 @@ class Attention(nn.Module):
       mask_BTS = index_S[None, None] <= position_BT[..., None]
       y_BTNH = _attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
     return jnp.einsum('btnh,nhd->btd', y_BTNH, wo_NHD), cache
+
+  def _bias(self, name: str, axis: str, heads: int):
+    init = nn.with_logical_partitioning(nn.initializers.zeros,
+                                        (axis, 'head_dim'))
+    config = self.config
+    bias_NH = self.param(name, init, (heads, config.head_dim),
+                         jnp.dtype(config.param_dtype))
+    return bias_NH[None, None].astype(config.dtype)
+
+  def _normed(self, name: str, x_BTNH):
+    """Each head by itself, or all heads of a token as one vector."""
+    if self.config.qk_norm == 'none':
+      return x_BTNH
+    norm = layers.RMSNorm(self.config, name=name)
+    if self.config.qk_norm == 'head':
+      return norm(x_BTNH)
+    return norm(x_BTNH.reshape(*x_BTNH.shape[:2], -1)).reshape(x_BTNH.shape)
 
 
 def _write(cache, layer, k_BTKH, v_BTKH, position_BT, segment_BT):

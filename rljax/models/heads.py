@@ -43,8 +43,13 @@ class Head(nn.Module):
   config: variants.ModelConfig
 
   @nn.compact
-  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+  def __call__(self, x_BTD: jax.Array,
+               tied_VD: jax.Array | None = None) -> jax.Array:
     config = self.config
+    if tied_VD is not None:
+      return jnp.einsum('btd,vd->btv', x_BTD.astype(config.dtype),
+                        tied_VD.astype(config.dtype),
+                        preferred_element_type=jnp.float32)
     init = nn.with_logical_partitioning(
         nn.initializers.normal(config.init_std), ('embed', 'vocab'))
     kernel_DV = self.param('kernel', init, (config.model_dim,

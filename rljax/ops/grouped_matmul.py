@@ -15,8 +15,6 @@ Reference: MegaBlocks (arXiv 2211.15841) §4.
 """
 from __future__ import annotations
 
-import functools
-
 import chex
 import jax
 from jax.experimental.pallas.ops.tpu import megablox

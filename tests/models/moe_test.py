@@ -322,7 +322,8 @@ class ReplayTest(parameterized.TestCase):
         [[0, 1]], jnp.uint8))[0][0, 0]
     g = 1 / (1 + math.exp(-0.5))
     np.testing.assert_allclose(
-        jax.jit(jax.grad(gate))(logits_ME), [[g * (1 - g), -g * (1 - g), 0]], atol=1e-6)
+        jax.jit(jax.grad(gate))(logits_ME),
+        [[g * (1 - g), -g * (1 - g), 0]], atol=1e-6)
 
   def test_what_is_recorded_of_padding_changes_nothing(self):
     segment_BT = jnp.array([[1, 1, 1, 0], [2, 2, 0, 0]], jnp.int32)
