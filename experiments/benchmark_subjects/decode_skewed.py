@@ -22,7 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax import models
 from rljax import rollout
+from rljax import sharding
 from rljax.models import attention
 from rljax.ops import sampling
 
@@ -43,6 +45,22 @@ class Mix:
       raise ValueError(
           'Expected slots for the samples of some prompts, and responses for '
           f'full batches of them, got {self}. Round the numbers.')
+
+
+def run(interleaved, smoke: bool) -> list[dict]:
+  """The row of the benchmark."""
+  del interleaved  # both samplers draw the same, turn by turn, below
+  sizes = dict(vocab_size=272) if smoke else dict(
+      vocab_size=32_000, num_layers=4, model_dim=256, num_heads=8,
+      num_kv_heads=4, head_dim=32, num_experts=8, top_k=2, expert_dim=512)
+  model = models.create('tiny', **sizes)
+  tokens_BT = jnp.zeros((1, 8), jnp.int32)
+  params = sharding.unbox(model.init(
+      jax.random.key(0), tokens_BT, tokens_BT, tokens_BT)['params'])
+  params['head']['kernel'] = jnp.zeros_like(params['head']['kernel'])
+  mix = Mix(num_prompts=8, max_new_tokens=64) if smoke else Mix()
+  found = decode_skewed(model, params, mix, rounds=1 if smoke else 5)
+  return [dict(row='decode_skewed', **found)]
 
 
 def decode_skewed(model, params, mix: Mix = Mix(), *, rounds: int = 5,
