@@ -4,9 +4,10 @@ from ml_collections import config_dict
 _DATA = '~/.cache/rljax/data'  # where the builders write
 
 _AXES = (
-    'act_batch', 'act_length', 'act_cache', 'act_embed', 'act_heads', 'act_mlp',
-    'act_vocab', 'act_experts', 'embed', 'vocab', 'mlp', 'heads', 'kv_heads',
-    'experts', 'router', 'layers', 'head_dim', 'norm')
+    'act_batch', 'act_length', 'act_cache', 'act_embed', 'act_heads',
+    'act_kv_heads', 'act_mlp', 'act_vocab', 'act_experts', 'embed', 'vocab',
+    'mlp', 'heads', 'kv_heads', 'experts', 'router', 'layers', 'head_dim',
+    'norm')
 
 
 def run() -> config_dict.ConfigDict:
@@ -27,6 +28,7 @@ def base() -> config_dict.ConfigDict:
   """What every training script needs besides."""
   config = run()
   config.checkpoint = dict(every=50, keep=2)
+  config.router_bias_rate = 0.0  # with model.router_bias; 0.001 is usual
   return config
 
 
@@ -95,6 +97,7 @@ def policy() -> config_dict.ConfigDict:
   config.regularize = dict(entropy_coef=5e-4, balance_coef=1e-5, z_coef=1e-7)
   config.dynamic_sampling = False  # drop groups without a signal, draw again
   config.max_draws = 1             # of prompts, for one step
+  config.routing_replay = 'off'    # or recompute (R2), rollout (R3)
   config.optimizer = dict(name='adamw', learning_rate=3e-6, clip_norm=1.0,
                           b1=0.9, b2=0.999, weight_decay=0.01,
                           schedule=dict(name='constant', warmup_steps=10))

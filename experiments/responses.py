@@ -29,8 +29,8 @@ class Graded:
   correct_PG: np.ndarray  # bool
 
 
-def make_sampler(job, config):
-  """The sampler of a config's `rollout` section."""
+def make_sampler(job, config, **options):
+  """The sampler of a config's `rollout` section; options go to it as well."""
   launch.check_positions(
       job.model,
       config.rollout.max_prompt_length + config.rollout.max_new_tokens)
@@ -38,7 +38,7 @@ def make_sampler(job, config):
       job.model, job.mesh, num_slots=config.rollout.num_slots,
       max_prompt_length=config.rollout.max_prompt_length,
       max_new_tokens=config.rollout.max_new_tokens,
-      stop_ids=job.tokenizer.stop_ids)
+      stop_ids=job.tokenizer.stop_ids, **options)
 
 
 def check_prompt_lengths(config):

@@ -61,7 +61,8 @@ def run(config, workdir: str) -> states.TrainState:
     score = forwards.make_score_fn(forward, **micro)
     update = updates.make_update_fn(
         forwards.compose(forward, objective.loss, **config.regularize),
-        optimizer, state_sharding=state_sharding, **micro)
+        optimizer, router_bias_rate=config.router_bias_rate,
+        state_sharding=state_sharding, **micro)
     first, waiting = int(state.step), None
 
     with logging.MetricWriter(job.workdir, first,

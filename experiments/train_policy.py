@@ -91,7 +91,8 @@ def run(config, workdir: str) -> states.TrainState:
         with clock('update'):
           batch = batches.policy_batch(
               rows, weight_BT, packing.policy_shares(rows.segment_BT),
-              stages.score, state.params, reference)
+              stages.score, state.params, reference,
+              replay=config.routing_replay)
           state, metrics = stages.update(state, batch, keys['update'])
           jax.block_until_ready(state.params)
         mismatch = statistics.mismatch(
@@ -170,12 +171,16 @@ def make_stages(config, job, objective, optimizer, state_sharding,
   forward = forwards.make_forward(job.model, config.rollout.temperature)
   micro = dict(num_microbatches=num_microbatches, batch_sharding=rows)
   return Stages(
-      sample=responses.make_sampler(job, config),
-      score=forwards.make_score_fn(forward, **micro),
+      sample=responses.make_sampler(
+          job, config, record_experts=config.routing_replay == 'rollout'),
+      score=forwards.make_score_fn(
+          forward, record_experts=config.routing_replay == 'recompute',
+          **micro),
       token_weights=jax.jit(objective.token_weights, out_shardings=rows),
       update=updates.make_update_fn(
           forwards.compose(forward, objective.loss, **config.regularize),
-          optimizer, state_sharding=state_sharding, **micro))
+          optimizer, router_bias_rate=config.router_bias_rate,
+          state_sharding=state_sharding, **micro))
 
 
 def collect(config, job, stages, clock, prompts, scorer, params, key):

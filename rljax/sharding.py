@@ -26,6 +26,7 @@ RULES = {
     'act_cache': None,
     'act_embed': None,
     'act_heads': 'tensor',
+    'act_kv_heads': 'tensor',
     'act_mlp': 'tensor',
     'act_vocab': 'tensor',
     'act_experts': 'expert',

@@ -38,6 +38,8 @@ class PackedRows:
   num_responses: Array    # int32 scalar; responses with a token in the loss
   token_budget: int = struct.field(pytree_node=False)         # Φ, whole step
   max_response_length: int = struct.field(pytree_node=False)  # tokens
+  # Experts chosen by the sampler, as `ops.routes` stores them; if recorded.
+  experts_BTLX: Array | None = None
 
 
 @struct.dataclass
@@ -52,6 +54,7 @@ class PolicyBatch:
   old_logp_BT: Array   # float32; under the policy before this update
   ref_logp_BT: Array | None  # float32; frozen reference; None without a KL term
   load_BLE: Array | None     # float32; the step's expert load, in every row
+  experts_BTLX: Array | None = None  # experts to replay; None: none
 
 
 @struct.dataclass
@@ -73,6 +76,9 @@ class RouterStats:
   z_L: Array            # Σ share · (logsumexp of the logits)²
   entropy_L: Array      # Σ share · entropy of the softmax, nats
   experts_LBTX: Array   # int32; the chosen experts
+  # Σ share · (share of replayed choices that the router would not make now);
+  # None without a replay.
+  disagreement_L: Array | None = None
 
 
 @struct.dataclass
@@ -92,7 +98,8 @@ class Rollout:
   entropy_PGT: np.ndarray  # float32; nats, full vocabulary, at temperature
   length_PG: np.ndarray    # int32; response tokens, the stop token included
   stopped_PG: np.ndarray   # bool; False = cut at the length limit
-  experts_PGTLX: np.ndarray | None = None  # int16; if recorded
+  # By position in prompt and response, as `ops.routes` stores them.
+  experts_PGSLX: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,13 +72,13 @@ def write_report(
   report = plain(report | dict(sections), 'report')
   workdir.mkdir(parents=True, exist_ok=True)
   write_json(workdir / 'report.json', report)
-  _replace(workdir / 'report.md', _markdown(report, list(sections)))
+  write_text(workdir / 'report.md', _markdown(report, list(sections)))
   return report
 
 
 def write_json(path: pathlib.Path, value) -> None:
   """Writes plain values under a temporary name, then renames."""
-  _replace(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+  write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
 def versions() -> dict[str, str]:
@@ -98,7 +98,7 @@ def _relative(plot, workdir: pathlib.Path) -> str:
   return os.path.relpath(pathlib.Path(plot).absolute(), workdir.absolute())
 
 
-def _replace(path: pathlib.Path, text: str):
+def write_text(path: pathlib.Path, text: str):
   temporary = path.with_name(f'{path.name}.tmp')
   temporary.write_text(text)
   os.replace(temporary, path)

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from rljax.models import layers
 from rljax.models import variants
 
+CACHE_AXES = ('layers', 'act_batch', 'act_cache', 'act_kv_heads', None)
+
 _MASKED = -1e30  # finite, so that a row without keys stays free of NaN
 
 
@@ -38,7 +40,7 @@ def init_cache(config: variants.ModelConfig, rows: int,
 
 
 class Attention(nn.Module):
-  """Projections, rotary positions, attention, output projection."""
+  """Projections, their biases and norms, rotary positions, attention."""
   config: variants.ModelConfig
 
   @nn.compact
@@ -59,10 +61,20 @@ class Attention(nn.Module):
     q_BTNH = jnp.einsum('btd,dnh->btnh', x_BTD, wq_DNH)
     k_BTKH = jnp.einsum('btd,dkh->btkh', x_BTD, wk_DKH)
     v_BTKH = jnp.einsum('btd,dkh->btkh', x_BTD, wv_DKH)
+    if config.qkv_bias:
+      q_BTNH = q_BTNH + self._bias('query_bias', 'heads', heads)
+      k_BTKH = k_BTKH + self._bias('key_bias', 'kv_heads', groups)
+      v_BTKH = v_BTKH + self._bias('value_bias', 'kv_heads', groups)
+    q_BTNH = self._normed('query_norm', q_BTNH)
+    k_BTKH = self._normed('key_norm', k_BTKH)
     q_BTNH = layers.rotate(q_BTNH, position_BT, config) * size**-0.5
     k_BTKH = layers.rotate(k_BTKH, position_BT, config)
     q_BTNH = nn.with_logical_constraint(
         q_BTNH, ('act_batch', 'act_length', 'act_heads', None))
+    k_BTKH, v_BTKH = (
+        nn.with_logical_constraint(
+            x, ('act_batch', 'act_length', 'act_kv_heads', None))
+        for x in (k_BTKH, v_BTKH))
 
     if cache is None:
       y_BTNH = _self_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT,
@@ -75,14 +87,32 @@ class Attention(nn.Module):
       y_BTNH = _attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
     return jnp.einsum('btnh,nhd->btd', y_BTNH, wo_NHD), cache
 
+  def _bias(self, name: str, axis: str, heads: int):
+    init = nn.with_logical_partitioning(nn.initializers.zeros,
+                                        (axis, 'head_dim'))
+    config = self.config
+    bias_NH = self.param(name, init, (heads, config.head_dim),
+                         jnp.dtype(config.param_dtype))
+    return bias_NH[None, None].astype(config.dtype)
+
+  def _normed(self, name: str, x_BTNH):
+    """Each head by itself, or all heads of a token as one vector."""
+    if self.config.qk_norm == 'none':
+      return x_BTNH
+    norm = layers.RMSNorm(self.config, name=name)
+    if self.config.qk_norm == 'head':
+      return norm(x_BTNH)
+    return norm(x_BTNH.reshape(*x_BTNH.shape[:2], -1)).reshape(x_BTNH.shape)
+
 
 def _write(cache, layer, k_BTKH, v_BTKH, position_BT, segment_BT):
   """Stores new keys and values; padding is sent out of bounds and dropped."""
   rows, length = cache.k_LBSKH.shape[1:3]
   row_B1 = jnp.arange(rows)[:, None]
   index_BT = jnp.where(segment_BT > 0, position_BT, length)
-  put = lambda store, new: store.at[layer, row_B1, index_BT].set(
-      new, mode='drop')
+  # Else XLA may split the cache further in a loop, and gather it behind that.
+  put = lambda store, new: nn.with_logical_constraint(
+      store.at[layer, row_B1, index_BT].set(new, mode='drop'), CACHE_AXES)
   cache = KVCache(put(cache.k_LBSKH, k_BTKH), put(cache.v_LBSKH, v_BTKH))
   return cache, cache.k_LBSKH[layer], cache.v_LBSKH[layer]
 

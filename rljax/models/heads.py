@@ -32,6 +32,9 @@ class Embedding(nn.Module):
     table_VD = layers.param(self, 'table', (config.vocab_size,
                                             config.model_dim),
                             ('vocab', 'embed'), config.init_std)
+    # Whole rows on each device: to look up pieces of rows, XLA would first
+    # copy the table, or the result, everywhere.
+    table_VD = nn.with_logical_constraint(table_VD, ('vocab', None))
     return jnp.take(table_VD, tokens_BT, axis=0)
 
 
@@ -40,8 +43,13 @@ class Head(nn.Module):
   config: variants.ModelConfig
 
   @nn.compact
-  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+  def __call__(self, x_BTD: jax.Array,
+               tied_VD: jax.Array | None = None) -> jax.Array:
     config = self.config
+    if tied_VD is not None:
+      return jnp.einsum('btd,vd->btv', x_BTD.astype(config.dtype),
+                        tied_VD.astype(config.dtype),
+                        preferred_element_type=jnp.float32)
     init = nn.with_logical_partitioning(
         nn.initializers.normal(config.init_std), ('embed', 'vocab'))
     kernel_DV = self.param('kernel', init, (config.model_dim,

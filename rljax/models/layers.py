@@ -1,4 +1,4 @@
-"""RMSNorm, rotary positions with YaRN, and the gated MLP.
+"""RMSNorm, rotary positions and their extensions, and the gated MLP.
 
   RMSNorm(x) = x / √(mean(x²) + ε) · w
   RoPE       rotates (x₁, x₂) halves by position · θ^(-2i/H)
@@ -43,8 +43,8 @@ class RMSNorm(nn.Module):
     x32_BTD = x_BTD.astype(jnp.float32)
     mean_BT1 = jnp.mean(jnp.square(x32_BTD), axis=-1, keepdims=True)
     normed_BTD = x32_BTD * jax.lax.rsqrt(mean_BT1 + config.norm_eps)
-    scale_11D = scale_D[None, None].astype(config.dtype)
-    return normed_BTD.astype(config.dtype) * scale_11D
+    scale = scale_D.reshape((1,) * (x_BTD.ndim - 1) + (-1,))
+    return normed_BTD.astype(config.dtype) * scale.astype(config.dtype)
 
 
 class GatedMLP(nn.Module):
@@ -66,8 +66,9 @@ class GatedMLP(nn.Module):
 def rotary_frequencies(config: variants.ModelConfig) -> tuple[jax.Array, float]:
   """Radians per position for each pair of channels, and the magnitude factor.
 
-  With YaRN, fast rotations keep their frequency, slow ones are divided by the
-  factor, and those between are blended linearly.
+  With YaRN and with Llama 3.1's extension, fast rotations keep their frequency,
+  slow ones are divided by the factor, and those between are blended: YaRN's
+  linearly by channel, Llama's linearly by rotations in the original context.
 
   Returns:
     (frequency [head_dim / 2] float32, factor on cosine and sine).
@@ -75,6 +76,12 @@ def rotary_frequencies(config: variants.ModelConfig) -> tuple[jax.Array, float]:
   half = config.head_dim // 2
   exponent = jnp.arange(half, dtype=jnp.float32) / half
   frequency = jnp.float32(config.rope_theta) ** -exponent
+  if config.llama3_rope is not None:
+    llama = config.llama3_rope
+    turns = llama.original_max_positions / (2 * math.pi) * frequency
+    low, high = llama.low_freq_factor, llama.high_freq_factor
+    keep = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+    return frequency * keep + frequency / llama.factor * (1.0 - keep), 1.0
   if config.yarn is None:
     return frequency, 1.0
 

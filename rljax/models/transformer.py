@@ -1,6 +1,8 @@
-"""The Ling-lite decoder: embedding, scanned MoE blocks, norm, head.
+"""The decoder: embedding, scanned blocks, norm, head.
 
   x += Attention(RMSNorm(x));  x += MoE(RMSNorm(x))
+
+Without experts, a dense gated MLP stands in the place of the mixture.
 
 Pure: parameters and cache go in, logits, routing statistics and cache come
 out. Layers are scanned, so compile time does not grow with depth.
@@ -35,23 +37,39 @@ class Block(nn.Module):
   config: variants.ModelConfig
 
   @nn.compact
-  def __call__(self, carry, layer, position_BT, segment_BT, share_BT):
+  def __call__(self, carry, layer, position_BT, segment_BT, share_BT,
+               replay_BTX=None):
     x_BTD, cache = carry
     config = self.config
     normed_BTD = layers.RMSNorm(config, name='attention_norm')(x_BTD)
     y_BTD, cache = attention.Attention(config, name='attention')(
         normed_BTD, position_BT, segment_BT, cache, layer)
     x_BTD = x_BTD + y_BTD
-    normed_BTD = layers.RMSNorm(config, name='moe_norm')(x_BTD)
-    y_BTD, stats = moe.MoE(config, name='moe')(
-        normed_BTD, segment_BT, share_BT)
+    if config.num_experts:
+      normed_BTD = layers.RMSNorm(config, name='moe_norm')(x_BTD)
+      y_BTD, stats = moe.MoE(config, name='moe')(
+          normed_BTD, segment_BT, share_BT, replay_BTX)
+    else:
+      normed_BTD = layers.RMSNorm(config, name='mlp_norm')(x_BTD)
+      mlp = layers.GatedMLP(config, config.mlp_dim, name='mlp')
+      y_BTD = mlp(normed_BTD.reshape(-1, config.model_dim)).reshape(x_BTD.shape)
+      stats = _no_routing(segment_BT, replay_BTX)
     x_BTD = nn.with_logical_constraint(
         x_BTD + y_BTD, ('act_batch', 'act_length', 'act_embed'))
     return (x_BTD, cache), stats
 
 
+def _no_routing(segment_BT, replay_BTX) -> RouterStats:
+  """The statistics of no expert at all: every sum over experts is zero."""
+  zero, none_E = jnp.zeros((), jnp.float32), jnp.zeros(0, jnp.float32)
+  return RouterStats(
+      mean_prob_LE=none_E, load_LE=none_E, z_L=zero, entropy_L=zero,
+      experts_LBTX=jnp.zeros((*segment_BT.shape, 0), jnp.int32),
+      disagreement_L=None if replay_BTX is None else zero)
+
+
 class Transformer(nn.Module):
-  """A mixture-of-experts language model.
+  """A language model, of mixtures of experts or dense.
 
   Call it as `model.apply({'params': params}, tokens_BT, position_BT,
   segment_BT)`.
@@ -66,6 +84,7 @@ class Transformer(nn.Module):
       segment_BT: jax.Array,
       share_BT: jax.Array | None = None,
       cache: attention.KVCache | None = None,
+      replay_BTLX: jax.Array | None = None,
   ) -> ModelOutput:
     """Runs the decoder.
 
@@ -77,6 +96,8 @@ class Transformer(nn.Module):
       share_BT: float32 share of each token in the router statistics; None
         stands for 1 / (real tokens at hand).
       cache: keys and values so far; None for training.
+      replay_BTLX: experts to route to, as `ops.routes` stores them; None lets
+        the routers choose.
 
     Returns:
       Logits, routing statistics and the cache with the new tokens in it.
@@ -85,23 +106,28 @@ class Transformer(nn.Module):
     if share_BT is None:
       real_BT = (segment_BT > 0).astype(jnp.float32)
       share_BT = real_BT / jnp.maximum(jnp.sum(real_BT), 1.0)
-    x_BTD = heads.Embedding(config, name='embedding')(tokens_BT)
+    embedding = heads.Embedding(config, name='embedding')
+    x_BTD = embedding(tokens_BT)
     x_BTD = nn.with_logical_constraint(
         x_BTD, ('act_batch', 'act_length', 'act_embed'))
 
     stack = nn.scan(
         _remat(Block, config.remat),
         variable_axes={'params': 0}, split_rngs={'params': True},
-        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, 0),
         length=config.num_layers,
         metadata_params={nn.PARTITION_NAME: 'layers'})
+    replay_LBTX = None if replay_BTLX is None else jnp.moveaxis(
+        replay_BTLX, 2, 0)
     (x_BTD, cache), stats = stack(config, name='layers')(
         (x_BTD, cache), jnp.arange(config.num_layers), position_BT,
-        segment_BT, share_BT)
+        segment_BT, share_BT, replay_LBTX)
 
     x_BTD = layers.RMSNorm(config, config.final_norm_init,
                            name='final_norm')(x_BTD)
-    logits_BTV = heads.Head(config, name='head')(x_BTD)
+    tied_VD = nn.meta.unbox(embedding.get_variable('params', 'table')) if (
+        config.tied_head) else None
+    logits_BTV = heads.Head(config, name='head')(x_BTD, tied_VD)
     logits_BTV = nn.with_logical_constraint(
         logits_BTV, ('act_batch', 'act_length', 'act_vocab'))
     return ModelOutput(logits_BTV, stats, cache)

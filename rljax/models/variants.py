@@ -22,6 +22,15 @@ class Yarn:
 
 
 @dataclasses.dataclass(frozen=True)
+class Llama3Rope:
+  """Context extension of Llama 3.1: slow rotations divided by the factor."""
+  factor: float
+  original_max_positions: int
+  low_freq_factor: float = 1.0
+  high_freq_factor: float = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """Hyper-parameters of the decoder; sizes are numbers of elements."""
   vocab_size: int
@@ -30,7 +39,7 @@ class ModelConfig:
   num_heads: int
   num_kv_heads: int
   head_dim: int
-  num_experts: int
+  num_experts: int           # 0: dense layers, of width mlp_dim
   top_k: int
   expert_dim: int            # hidden width of one expert
   num_shared_experts: int    # fused into one MLP of this multiple of the width
@@ -44,13 +53,26 @@ class ModelConfig:
   dtype: str = 'float32'        # matrix products, activations, cache
   param_dtype: str = 'float32'
   remat: str = 'none'           # none, full, dots
-  moe_dispatch: str = 'auto'    # auto, block, ragged, dense
+  moe_dispatch: str = 'auto'    # auto, block, ragged, megablox, dense
+  norm_topk_prob: bool = True   # gates of the chosen experts sum to 1
+  router_bias: bool = False     # balance by a bias on the choice
   query_chunk: int = 1024       # attention rows held at once, 0 = all
+  mlp_dim: int = 0              # hidden width of a dense layer
+  llama3_rope: Llama3Rope | None = None
+  qkv_bias: bool = False        # on queries, keys and values
+  qk_norm: str = 'none'         # head: each head; all: all heads as one vector
+  tied_head: bool = False       # the head is the embedding table
 
 
 def _moe(**fields) -> ModelConfig:
   shared = dict(yarn=None, norm_eps=1e-6, norm_head=True, rope_theta=10_000.0,
                 num_shared_experts=1, init_std=0.02, max_positions=4_096)
+  return ModelConfig(**(shared | fields))
+
+
+def _dense(**fields) -> ModelConfig:
+  shared = dict(num_experts=0, top_k=0, expert_dim=0, num_shared_experts=0,
+                yarn=None, norm_head=False, init_std=0.02)
   return ModelConfig(**(shared | fields))
 
 
@@ -63,6 +85,10 @@ VARIANTS = {
         vocab_size=272, num_layers=3, model_dim=64, num_heads=4,
         num_kv_heads=2, head_dim=16, num_experts=16, top_k=4, expert_dim=32,
         num_shared_experts=2),
+    'tiny_dense': _dense(
+        vocab_size=272, num_layers=2, model_dim=32, num_heads=4,
+        num_kv_heads=2, head_dim=8, mlp_dim=64, rope_theta=10_000.0,
+        max_positions=4_096, norm_eps=1e-6, tied_head=True),
     'tiny_yarn': _moe(
         vocab_size=272, num_layers=2, model_dim=32, num_heads=4,
         num_kv_heads=2, head_dim=8, num_experts=4, top_k=2, expert_dim=32,
@@ -81,13 +107,20 @@ VARIANTS = {
         yarn=Yarn(factor=4.0, original_max_positions=32_768),
         max_positions=131_072, init_std=0.006, dtype='bfloat16',
         remat='full'),
+    # Published by others; `interop` reads their weights.
+    'smollm2_135m': _dense(
+        vocab_size=49_152, num_layers=30, model_dim=576, num_heads=9,
+        num_kv_heads=3, head_dim=64, mlp_dim=1_536, rope_theta=100_000.0,
+        max_positions=8_192, norm_eps=1e-5, init_std=0.042, tied_head=True),
 }
 
 _REMAT = ('none', 'full', 'dots')
-_DISPATCH = ('auto', 'block', 'ragged', 'dense')
+_DISPATCH = ('auto', 'block', 'ragged', 'megablox', 'dense')
 _DTYPES = ('float32', 'bfloat16', 'float16')
+_QK_NORMS = ('none', 'head', 'all')
 _SIZES = ('vocab_size', 'num_layers', 'model_dim', 'num_heads', 'num_kv_heads',
-          'head_dim', 'num_experts', 'top_k', 'expert_dim')
+          'head_dim')
+_EXPERT_SIZES = ('num_experts', 'top_k', 'expert_dim')
 
 
 def get(variant: str, **overrides) -> ModelConfig:
@@ -118,7 +151,8 @@ def _closest(name, known) -> str:
 
 def _check(config: ModelConfig):
   """Rejects contradictions now, not in the middle of a trace."""
-  for name in _SIZES:
+  is_dense = config.num_experts == 0
+  for name in (*_SIZES, *(['mlp_dim'] if is_dense else _EXPERT_SIZES)):
     size = getattr(config, name)
     if not isinstance(size, int) or size < 1:
       raise ValueError(f'{name} must be a positive integer, got {size!r}. '
@@ -143,6 +177,22 @@ def _check(config: ModelConfig):
        f'param_dtype must be one of {_DTYPES}, got {config.param_dtype!r}'),
       (config.yarn is None or isinstance(config.yarn, Yarn),
        f'yarn must be None or a variants.Yarn, got {config.yarn!r}'),
+      (config.llama3_rope is None or config.yarn is None and isinstance(
+          config.llama3_rope, Llama3Rope),
+       'llama3_rope must be None or, without yarn, a variants.Llama3Rope, got '
+       f'{config.llama3_rope!r}'),
+      (config.qk_norm in _QK_NORMS,
+       f'qk_norm must be one of {_QK_NORMS}, got {config.qk_norm!r}'),
+      (not (config.tied_head and config.norm_head),
+       'norm_head and tied_head exclude each other, got both'),
+      (is_dense or not config.mlp_dim,
+       f'mlp_dim ({config.mlp_dim}) is of dense layers, but there are '
+       f'{config.num_experts} experts'),
+      (not is_dense or not (config.top_k or config.num_shared_experts
+                            or config.router_bias),
+       'without experts, top_k, num_shared_experts and router_bias must be '
+       f'off, got {config.top_k}, {config.num_shared_experts} and '
+       f'{config.router_bias}'),
       (config.query_chunk >= 0,
        f'query_chunk must be 0 or positive, got {config.query_chunk}'),
   ]

@@ -75,7 +75,7 @@ def join(rollouts: Sequence[Rollout]) -> Rollout:
     raise ValueError(
         'Expected at least one rollout to join, got none. Sample one first.')
   shapes = {r.tokens_PGT.shape[1:] for r in rollouts}
-  recorded = {r.experts_PGTLX is None for r in rollouts}
+  recorded = {r.experts_PGSLX is None for r in rollouts}
   if len(shapes) > 1 or len(recorded) > 1:
     raise ValueError(
         'Expected rollouts with the same samples per prompt, response limit '

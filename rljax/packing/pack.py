@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rljax.ops import routes
 from rljax.packing import layout
 from rljax.packing import selection as selection_lib
 from rljax.types import PackedRows
@@ -51,6 +52,7 @@ def pack(
   mask_BT = np.zeros(shape_BT, bool)
   advantage_BT, sampled_logp_BT = (
       np.zeros(shape_BT, np.float32) for _ in range(2))
+  experts_BTLX = _no_routes(rollout, shape_BT)
   for r, row, begin in zip(chosen, rows, offsets, strict=True):
     p, g = divmod(int(r), num_samples)
     stored, start, stop = (
@@ -65,13 +67,23 @@ def pack(
     mask_BT[row, middle:end] = selection_lib.keeps(t, start, stop)
     advantage_BT[row, middle:end] = advantage_R[r]
     sampled_logp_BT[row, middle:end] = rollout.logp_PGT[p, g, :stored]
+    if experts_BTLX is not None:
+      experts_BTLX[row, begin:end] = rollout.experts_PGSLX[p, g, :end - begin]
   return PackedRows(
       tokens_BT=tokens_BT, position_BT=position_BT, segment_BT=segment_BT,
       mask_BT=mask_BT, advantage_BT=advantage_BT,
       sampled_logp_BT=sampled_logp_BT,
       num_responses=np.asarray(chosen.size, np.int32),
       token_budget=selection.token_budget,
-      max_response_length=max_response_length)
+      max_response_length=max_response_length, experts_BTLX=experts_BTLX)
+
+
+def _no_routes(rollout: Rollout, shape_BT) -> np.ndarray | None:
+  """Routes of rows in which nothing is recorded; None without a record."""
+  recorded = rollout.experts_PGSLX
+  return None if recorded is None else np.full(
+      (*shape_BT, *recorded.shape[3:]), routes.unrecorded(recorded.dtype),
+      recorded.dtype)
 
 
 def unpack(

@@ -22,14 +22,15 @@ from typing import Any
 from typing import Callable
 from typing import NamedTuple
 
+from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec
 
 from rljax import sharding
 from rljax.models import attention
+from rljax.ops import routes
 from rljax.ops import sampling
 from rljax.types import Array
 
@@ -48,7 +49,7 @@ class DecodeState:
   tokens_BT: jax.Array          # int32; of no meaning beyond length_B
   logp_BT: jax.Array            # float32; under the distribution sampled from
   entropy_BT: jax.Array         # float32; nats, at the temperature
-  experts_BTLX: jax.Array | None  # int16; see `Harvest`
+  experts_BSLX: jax.Array | None  # as `ops.routes` stores them; see `Harvest`
   num_steps: jax.Array          # int32 scalar; model calls of decode so far
 
 
@@ -67,16 +68,16 @@ class Refill:
 class Harvest:
   """The responses of R slots.
 
-  `experts_RTLX[r, t]` are the experts chosen at the position whose logits
-  token t was drawn from, the one before it: complete for the gradient of every
-  response token, the first one included.
+  `experts_RSLX[r, s]` are the experts chosen at position s of prompt and
+  response. The last response token was never fed to the model: its route, which
+  no log-probability depends on, is not recorded.
   """
   tokens_RT: Array
   logp_RT: Array
   entropy_RT: Array
   length_R: Array
   stopped_R: Array
-  experts_RTLX: Array | None
+  experts_RSLX: Array | None
 
 
 class Functions(NamedTuple):
@@ -140,9 +141,11 @@ def make_functions(
 
 
 def _state_sharding(mesh, shape: DecodeState):
-  """Slots over the data axes; they are the cache's second axis."""
+  """Slots over the data axes; their cache as the model has it."""
   rows = sharding.batch(mesh)
-  inner = NamedSharding(mesh, PartitionSpec(None, *rows.spec))
+  inner = NamedSharding(mesh, nn.logical_to_mesh_axes(
+      attention.CACHE_AXES,
+      nn.get_logical_axis_rules() or sharding.make_rules()))
   everything = jax.tree.map(
       lambda x: rows if x.ndim else sharding.replicated(mesh), shape)
   return everything.replace(cache=jax.tree.map(lambda _: inner, shape.cache))
@@ -160,10 +163,15 @@ def _init(model, num_slots, length, max_new_tokens, record_experts):
       key_B=jax.random.split(jax.random.key(0), num_slots),
       tokens_BT=output_BT(jnp.int32), logp_BT=output_BT(jnp.float32),
       entropy_BT=output_BT(jnp.float32),
-      experts_BTLX=jnp.zeros(
-          (num_slots, max_new_tokens, config.num_layers, config.top_k),
-          jnp.int16) if record_experts else None,
+      experts_BSLX=_no_routes(config, num_slots, length) if (
+          record_experts) else None,
       num_steps=jnp.zeros((), jnp.int32))
+
+
+def _no_routes(config, *shape):
+  dtype = routes.dtype(config.num_experts)
+  return jnp.full((*shape, config.num_layers, config.top_k),
+                  routes.unrecorded(dtype), dtype)
 
 
 def _prefill(model, params, state: DecodeState, refill: Refill,
@@ -172,10 +180,10 @@ def _prefill(model, params, state: DecodeState, refill: Refill,
   index_PT = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32),
                               (rows, length))
   before_last_PT = index_PT < refill.prompt_length_P[:, None] - 1
-  fresh = model.apply(
+  out = model.apply(
       {'params': params}, refill.tokens_PT, index_PT,
       before_last_PT.astype(jnp.int32),
-      cache=attention.init_cache(model.config, rows, length)).cache
+      cache=attention.init_cache(model.config, rows, length))
 
   is_new_B = refill.source_B >= 0
   row_B = jnp.maximum(refill.source_B, 0)
@@ -192,8 +200,18 @@ def _prefill(model, params, state: DecodeState, refill: Refill,
     part = jnp.where(is_new, new_LPTKH[:, row_B], old_LBSKH[:, :, :length])
     return old_LBSKH.at[:, :, :length].set(part)
 
+  experts_BSLX = state.experts_BSLX
+  if experts_BSLX is not None:
+    fresh_PSLX = _no_routes(model.config, rows, experts_BSLX.shape[1])
+    found_PTLX = jnp.moveaxis(out.router.experts_LBTX, 0, 2).astype(
+        fresh_PSLX.dtype)
+    fresh_PSLX = fresh_PSLX.at[:, :length].set(jnp.where(
+        before_last_PT[..., None, None], found_PTLX, fresh_PSLX[:, :length]))
+    experts_BSLX = jnp.where(is_new_B[:, None, None, None],
+                             fresh_PSLX[row_B], experts_BSLX)
   return state.replace(
-      cache=jax.tree.map(copy, state.cache, fresh),
+      cache=jax.tree.map(copy, state.cache, out.cache),
+      experts_BSLX=experts_BSLX,
       newest_B=replace(state.newest_B, last_B),
       prompt_length_B=replace(state.prompt_length_B, prompt_length_B),
       length_B=replace(state.length_B, 0),
@@ -243,8 +261,13 @@ def _append(state: DecodeState, token_B, logp_B, entropy_B, experts_LBX,
   length_B = state.length_B + state.active_B.astype(jnp.int32)
   stops_B = state.active_B & jnp.any(
       token_B[:, None] == stop_C[None], axis=-1)
-  experts_BTLX = None if state.experts_BTLX is None else put(
-      state.experts_BTLX, experts_LBX.swapaxes(0, 1).astype(jnp.int16))
+  experts_BSLX = state.experts_BSLX
+  if experts_BSLX is not None:
+    # Those of the token that was fed, not of the one it has led to.
+    fed_B = state.prompt_length_B + state.length_B - 1
+    fed_B = jnp.where(state.active_B, fed_B, experts_BSLX.shape[1])
+    experts_BSLX = experts_BSLX.at[slot_B, fed_B].set(
+        experts_LBX.swapaxes(0, 1).astype(experts_BSLX.dtype), mode='drop')
   return state.replace(
       newest_B=jnp.where(state.active_B, token_B, state.newest_B),
       length_B=length_B,
@@ -253,7 +276,7 @@ def _append(state: DecodeState, token_B, logp_B, entropy_B, experts_LBX,
       tokens_BT=put(state.tokens_BT, token_B),
       logp_BT=put(state.logp_BT, logp_B),
       entropy_BT=put(state.entropy_BT, entropy_B),
-      experts_BTLX=experts_BTLX,
+      experts_BSLX=experts_BSLX,
       num_steps=state.num_steps + 1)
 
 
@@ -262,4 +285,4 @@ def _harvest(state: DecodeState, slot_R) -> Harvest:
   return Harvest(
       tokens_RT=take(state.tokens_BT), logp_RT=take(state.logp_BT),
       entropy_RT=take(state.entropy_BT), length_R=take(state.length_B),
-      stopped_R=take(state.stopped_B), experts_RTLX=take(state.experts_BTLX))
+      stopped_R=take(state.stopped_B), experts_RSLX=take(state.experts_BSLX))

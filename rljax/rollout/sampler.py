@@ -72,7 +72,7 @@ def make_sampler(
     refill_at: free slots worth a refill while prompts wait; by default an
       eighth of the slots.
     decode_steps: tokens after which a decode call returns at the latest.
-    record_experts: keep the experts chosen for every response token.
+    record_experts: keep the experts chosen for every token, for a replay.
 
   Returns:
     A function. Its attribute `counted` takes the same arguments and returns
@@ -124,6 +124,7 @@ def make_sampler(
 
   sample.counted = counted
   sample.functions = functions
+  sample.num_prefill = num_prefill
   return sample
 
 
@@ -227,10 +228,11 @@ def _collect(functions, state, ended: list[int], slots, out, chunk: int):
       out['tokens_PGT'][at][:length] = found.tokens_RT[r, :length]
       out['logp_PGT'][at][:length] = found.logp_RT[r, :length]
       out['entropy_PGT'][at][:length] = found.entropy_RT[r, :length]
-      if found.experts_RTLX is not None:
-        experts = out.setdefault('experts_PGTLX', np.zeros(
-            out['tokens_PGT'].shape + found.experts_RTLX.shape[2:], np.int16))
-        experts[at][:length] = found.experts_RTLX[r, :length]
+      if found.experts_RSLX is not None:
+        experts = out.setdefault('experts_PGSLX', np.empty(
+            (*out['length_PG'].shape, *found.experts_RSLX.shape[1:]),
+            found.experts_RSLX.dtype))
+        experts[at] = found.experts_RSLX[r]
       slots[b] = None
 
 

@@ -6,6 +6,7 @@ from typing import Callable
 from flax import struct
 import numpy as np
 
+from rljax.ops import routes
 from rljax.types import Array
 from rljax.types import PackedRows
 from rljax.types import PolicyBatch
@@ -19,10 +20,12 @@ class ModelInputs:
   position_BT: Array
   segment_BT: Array
   share_BT: Array
+  experts_BTLX: Array | None = None  # to replay
 
 
 def policy_batch(rows: PackedRows, weight_BT, share_BT, score: Callable,
-                 params, reference=None) -> PolicyBatch:
+                 params, reference=None, *, replay: str = 'off'
+                 ) -> PolicyBatch:
   """Scores packed responses under the current policy and the reference.
 
   Args:
@@ -32,17 +35,49 @@ def policy_batch(rows: PackedRows, weight_BT, share_BT, score: Callable,
     score: from `make_score_fn`; compiled once for policy and reference.
     params: the policy before this update.
     reference: frozen parameters; None leaves the KL term without a reference.
+    replay: which routes the update takes. 'off': its own; 'recompute' (R2):
+      those of this pass, for which `score` records experts; 'rollout' (R3):
+      the sampler's, in this pass too.
+
+  Raises:
+    ValueError: an unknown replay, or one of which nothing was recorded.
   """
+  _check_replay(replay, rows)
+  experts_BTLX = rows.experts_BTLX if replay == 'rollout' else None
   inputs = ModelInputs(rows.tokens_BT, rows.position_BT, rows.segment_BT,
-                       share_BT)
-  old_logp_BT, _, load_LE = score(params, inputs)
-  ref_logp_BT = None if reference is None else score(reference, inputs)[0]
+                       share_BT, experts_BTLX)
+  old_logp_BT, _, load_LE, *recomputed = score(params, inputs)
+  ref_logp_BT = None
+  if reference is not None:
+    # Another model has routes of its own; the same shapes compile nothing.
+    ref_logp_BT = score(reference, inputs.replace(
+        experts_BTLX=_unrecorded(experts_BTLX)))[0]
+  if replay == 'recompute':
+    if not recomputed:
+      raise ValueError('Expected routes from `score`, got none. Build it with '
+                       'record_experts=True.')
+    (experts_BTLX,) = recomputed
   return PolicyBatch(
       tokens_BT=rows.tokens_BT, position_BT=rows.position_BT,
       segment_BT=rows.segment_BT, weight_BT=weight_BT, share_BT=share_BT,
       advantage_BT=rows.advantage_BT, old_logp_BT=old_logp_BT,
       ref_logp_BT=ref_logp_BT,
-      load_BLE=_alike_in_all_rows(load_LE, rows.tokens_BT.shape[0]))
+      load_BLE=_alike_in_all_rows(load_LE, rows.tokens_BT.shape[0]),
+      experts_BTLX=experts_BTLX)
+
+
+def _check_replay(replay: str, rows: PackedRows):
+  known = ('off', 'recompute', 'rollout')
+  if replay not in known:
+    raise ValueError(f'Expected a routing replay of {known}, got {replay!r}.')
+  if replay == 'rollout' and rows.experts_BTLX is None:
+    raise ValueError('Expected rows with the routes of the rollout, got none. '
+                     'Build the sampler with record_experts=True.')
+
+
+def _unrecorded(experts_BTLX) -> np.ndarray | None:
+  return None if experts_BTLX is None else np.full_like(
+      experts_BTLX, routes.unrecorded(experts_BTLX.dtype))
 
 
 def with_load(batch: SupervisedBatch, score: Callable,

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from rljax.losses import auxiliary
 from rljax.ops import logprobs
+from rljax.ops import routes
 from rljax.training import microbatch
 from rljax.types import RouterStats
 
@@ -42,11 +43,14 @@ class Scores:
 def make_forward(model: nn.Module, temperature: float = 1.0) -> Callable:
   """Builds `forward(params, batch) -> Scores`.
 
-  `batch` is any record with tokens_BT, position_BT, segment_BT and share_BT.
+  `batch` is any record with tokens_BT, position_BT, segment_BT and share_BT;
+  one with experts_BTLX has its routes replayed.
   """
   def forward(params, batch) -> Scores:
+    routed = getattr(batch, 'experts_BTLX', None)
+    replay = {} if routed is None else {'replay_BTLX': routed}
     out = model.apply({'params': params}, batch.tokens_BT, batch.position_BT,
-                      batch.segment_BT, batch.share_BT)
+                      batch.segment_BT, batch.share_BT, **replay)
     logp_BT, entropy_BT = logprobs.token_logprobs(
         out.logits_BTV, batch.tokens_BT, batch.segment_BT, temperature)
     return Scores(logp_BT, entropy_BT, out.router)
@@ -54,27 +58,38 @@ def make_forward(model: nn.Module, temperature: float = 1.0) -> Callable:
 
 
 def make_score_fn(forward: Callable, *, num_microbatches: int = 1,
-                  batch_sharding=None) -> Callable:
+                  batch_sharding=None, record_experts: bool = False
+                  ) -> Callable:
   """Builds a compiled `score(params, batch) -> (logp_BT, entropy_BT, load_LE)`.
 
   Micro-batches without a real token cost nothing. The load is that of the
-  whole batch, by `share_BT`.
+  whole batch, by `share_BT`. With `record_experts`, the routes of the pass are
+  a fourth result, experts_BTLX, to be replayed in the update.
   """
   def score(params, batch):
     micro = microbatch.split(batch, num_microbatches)
 
     def run(rows):
       out = forward(params, rows)
-      return out.logp_BT, out.entropy_BT, out.router.load_LE
+      found = out.logp_BT, out.entropy_BT, out.router.load_LE
+      return (*found, _routes(out.router)) if record_experts else found
 
-    logp, entropy, load = jax.lax.map(microbatch.skip_empty(run), micro)
+    logp, entropy, load, *experts = jax.lax.map(
+        microbatch.skip_empty(run), micro)
     return (microbatch.merge(logp), microbatch.merge(entropy),
-            jnp.sum(load, axis=0))
+            jnp.sum(load, axis=0), *map(microbatch.merge, experts))
 
   if batch_sharding is None:
     return jax.jit(score)
   return jax.jit(score, in_shardings=(None, batch_sharding),
-                 out_shardings=(batch_sharding, batch_sharding, None))
+                 out_shardings=(batch_sharding, batch_sharding, None,
+                                *[batch_sharding] * record_experts))
+
+
+def _routes(router: RouterStats) -> jax.Array:
+  """The chosen experts, as `ops.routes` stores them."""
+  dtype = routes.dtype(router.load_LE.shape[-1])
+  return jnp.moveaxis(router.experts_LBTX, 0, 2).astype(dtype)
 
 
 def compose(forward: Callable, objective_loss: Callable, *,
@@ -105,6 +120,8 @@ def compose(forward: Callable, objective_loss: Callable, *,
     metrics = {
         'router_entropy': jnp.mean(scores.router.entropy_L),
         'expert_load': scores.router.load_LE}
+    if scores.router.disagreement_L is not None:
+      metrics['route_disagreement'] = jnp.mean(scores.router.disagreement_L)
     for _, extra in terms:
       metrics |= extra
     return sum(term for term, _ in terms), metrics

@@ -28,14 +28,7 @@ def init_state(model: nn.Module, optimizer: optax.GradientTransformation,
   Raises:
     ValueError: the mesh does not divide the model.
   """
-  def create(key):
-    dummy_BT = jnp.zeros((1, 8), jnp.int32)
-    variables = model.init(key, dummy_BT, dummy_BT, dummy_BT)
-    boxed = variables['params']
-    moments = _keep_known_shapes(optimizer.init(boxed), boxed)
-    return TrainState(step=jnp.zeros((), jnp.int32), params=boxed,
-                      opt_state=moments)
-
+  create = _creation(model, optimizer)
   shardings = sharding.tree_sharding(mesh, jax.eval_shape(create, key), rules)
   if params is None:
     def fresh_state(key):
@@ -49,6 +42,28 @@ def init_state(model: nn.Module, optimizer: optax.GradientTransformation,
 
   state = jax.jit(adopted_state, out_shardings=shardings)(frozen_copy(params))
   return state, shardings
+
+
+def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation,
+                   mesh, rules=None) -> TrainState:
+  """The state's shapes, dtypes and shardings; nothing is allocated."""
+  abstract = jax.eval_shape(_creation(model, optimizer), jax.random.key(0))
+  shardings = sharding.tree_sharding(mesh, abstract, rules)
+  return jax.tree.map(
+      lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
+      sharding.unbox(abstract), shardings)
+
+
+def _creation(model, optimizer):
+  """key -> state, its arrays boxed with their logical axes."""
+  def create(key):
+    dummy_BT = jnp.zeros((1, 8), jnp.int32)
+    variables = model.init(key, dummy_BT, dummy_BT, dummy_BT)
+    boxed = variables['params']
+    moments = _keep_known_shapes(optimizer.init(boxed), boxed)
+    return TrainState(step=jnp.zeros((), jnp.int32), params=boxed,
+                      opt_state=moments)
+  return create
 
 
 def _keep_known_shapes(opt_state, params):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from rljax.training import microbatch
+from rljax.training import router_bias
 from rljax.types import TrainState
 
 
@@ -16,6 +17,7 @@ def make_update_fn(
     optimizer: optax.GradientTransformation,
     *,
     num_microbatches: int = 1,
+    router_bias_rate: float = 0.0,
     state_sharding=None,
     batch_sharding=None,
 ) -> Callable:
@@ -26,6 +28,7 @@ def make_update_fn(
       adding micro-batches gives exactly the gradient of the whole batch.
     optimizer: gradient transformation, with clipping and schedule.
     num_microbatches: must divide the rows of the batch.
+    router_bias_rate: how far a router's bias moves in a step, if it has one.
     state_sharding: sharding of the state in and out; None on one device.
     batch_sharding: sharding of the batch's leading axis.
 
@@ -52,6 +55,8 @@ def make_update_fn(
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    params = router_bias.move(state.params, params,
+                              metrics.get('expert_load'), router_bias_rate)
     norm = optax.tree.norm(grads)
     metrics = metrics | {
         'loss': loss, 'grad_norm': norm, 'param_norm': optax.tree.norm(params),

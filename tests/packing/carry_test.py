@@ -63,7 +63,7 @@ class CarryTest(absltest.TestCase):
     self.assertLen(taken.prompts, 1)
     np.testing.assert_array_equal(taken.prompts[0], rollout.prompts[1])
     np.testing.assert_array_equal(taken.tokens_PGT, rollout.tokens_PGT[1:])
-    self.assertIsNone(taken.experts_PGTLX)
+    self.assertIsNone(taken.experts_PGSLX)
     both = packing.join(
         [packing.take_prompts(rollout, np.array(k)) for k in
          ([True, False], [False, True])])

@@ -1,3 +1,4 @@
+import dataclasses
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -31,6 +32,27 @@ def pack(rollout, advantage_R, selection, **kw):
 
 
 class PackTest(parameterized.TestCase):
+
+  def test_routes_lie_where_their_tokens_lie(self):
+    rollout = random_rollout(0)
+    rng = np.random.default_rng(1)
+    experts_PGSLX = rng.integers(0, 8, (3, 4, 5 + MAX_LENGTH, 2, 3), np.uint8)
+    recorded = dataclasses.replace(rollout, experts_PGSLX=experts_PGSLX)
+    selection = packing.select(
+        rollout.length_PG.ravel(), token_budget=25, seed=0)
+    rows = pack(recorded, np.zeros(12), selection)
+    self.assertEqual(rows.experts_BTLX.dtype, np.uint8)
+    seen = 0
+    for b, t in np.argwhere(rows.segment_BT > 0):
+      p, g = divmod(int(rows.segment_BT[b, t]) - 1, 4)
+      np.testing.assert_array_equal(
+          rows.experts_BTLX[b, t],
+          experts_PGSLX[p, g, rows.position_BT[b, t]])
+      seen += 1
+    self.assertGreater(seen, 25)  # prompts too
+    np.testing.assert_array_equal(
+        rows.experts_BTLX[rows.segment_BT == 0], 255)
+    self.assertIsNone(pack(rollout, np.zeros(12), selection).experts_BTLX)
 
   def test_hand_computed(self):
     # Prompts [8, 8] and [7]; responses of 2, 1 and 3, 0 tokens; Φ = 5 in

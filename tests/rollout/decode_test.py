@@ -1,10 +1,13 @@
 """Cached decoding against the full forward pass, and where responses end."""
+import itertools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.ops import routes
 from tests import toys
 from tests.rollout import samplers
 
@@ -71,21 +74,31 @@ class ParityTest(parameterized.TestCase):
       np.testing.assert_allclose(found.entropy_PGT[p, 0, :length], entropy,
                                  atol=1e-5)
 
-  def test_recorded_experts_are_those_the_token_was_predicted_with(self):
+  def test_recorded_experts_are_those_of_every_token_that_was_fed(self):
     model, params, sample = samplers.make('tiny_wide', record_experts=True)
     _, _, without = samplers.make('tiny_wide')
     arguments = params, samplers.prompts(3), KEY
     found = sample(*arguments, samples_per_prompt=2)
-    samplers.assert_same(found, without(*arguments, samples_per_prompt=2))
-    self.assertEqual(found.experts_PGTLX.dtype, np.int16)
-    self.assertEqual(found.experts_PGTLX.shape, (3, 2, 24, 3, 4))
-    for p in range(3):
-      *_, experts_LTX = samplers.forward(
-          'tiny_wide', model, params, found, p, 1)
-      length = found.length_PG[p, 1]
+    unrecorded = without(*arguments, samples_per_prompt=2)
+    samplers.assert_same(found, unrecorded)
+    self.assertIsNone(unrecorded.experts_PGSLX)
+    # More samples than slots: slots have held other routes before.
+    self.assertEqual(found.experts_PGSLX.dtype, np.uint8)
+    self.assertEqual(found.experts_PGSLX.shape, (3, 2, 12 + 24, 3, 4))
+    for p, g in itertools.product(range(3), range(2)):
+      *_, experts_LSX = samplers.forward(
+          'tiny_wide', model, params, found, p, g)
+      end = len(found.prompts[p]) + found.length_PG[p, g] - 1
       np.testing.assert_array_equal(
-          np.sort(found.experts_PGTLX[p, 1, :length], axis=-1),
-          np.sort(np.asarray(experts_LTX).swapaxes(0, 1), axis=-1))
+          np.sort(found.experts_PGSLX[p, g, :end], axis=-1),
+          np.sort(np.asarray(experts_LSX)[:, :end].swapaxes(0, 1), axis=-1))
+      np.testing.assert_array_equal(found.experts_PGSLX[p, g, end:], 255)
+
+  @parameterized.parameters((255, np.uint8, 255), (256, np.uint16, 65_535))
+  def test_routes_take_as_few_bytes_as_they_need(self, experts, dtype, nobody):
+    self.assertEqual(routes.dtype(experts), dtype)
+    self.assertEqual(routes.unrecorded(routes.dtype(experts)), nobody)
+    self.assertGreater(nobody, experts - 1)
 
 
 class StopTest(absltest.TestCase):

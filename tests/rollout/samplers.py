@@ -32,7 +32,10 @@ def prompts(count, seed=0, longest=12):
 
 
 def forward(variant, model, params, found, p, g, temperature=1.0):
-  """Log-probabilities and entropies of a response, without a cache."""
+  """Of a response, without a cache: logp_T, entropy_T, logits_TV, experts_LSX.
+
+  The experts are those of all positions of prompt and response.
+  """
   if variant not in _APPLY:
 
     def score(params, tokens_BT, position_BT, segment_BT, temperature):
@@ -53,7 +56,7 @@ def forward(variant, model, params, found, p, g, temperature=1.0):
   inside = slice(len(prompt), end)
   before = slice(len(prompt) - 1, end - 1)
   return (logp_BT[0, inside], entropy_BT[0, inside], logits_BTV[0, before],
-          experts_LBTX[:, 0, before])
+          experts_LBTX[:, 0, :end])
 
 
 def assert_same(a, b, exact=True):

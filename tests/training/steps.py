@@ -62,6 +62,8 @@ def example(**overrides) -> Step:
 def lay_out(batch: PolicyBatch, rows) -> PolicyBatch:
   """The same sequences in other rows; `rows` lists indices of sequences."""
   def move(values):
+    if values is None:
+      return None
     if values is batch.load_BLE:
       return np.repeat(values[:1], len(rows), axis=0)
     out_BT = np.zeros((len(rows), ROW_LENGTH), values.dtype)

@@ -1,0 +1,53 @@
+"""The benchmark in its smoke form, and its ratios by hand."""
+import json
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import pytest
+
+from experiments import benchmark
+
+
+class CompletedTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      # Tokens per second: 30 against the better 20; of 40 possible.
+      (True, 30, {'a': 10, 'b': 20}, 40, 1.5, 0.75),
+      # Milliseconds: 5 against the better 10; 4 would be possible.
+      (False, 5, {'a': 10, 'b': 20}, 4, 2.0, 0.8),
+      (False, 5, {}, None, None, None))
+  def test_above_one_means_ahead(self, higher, ours, peers, limit, ratio,
+                                 share):
+    row = benchmark.completed(dict(
+        row='x', metric='y', higher_is_better=higher, rljax=ours, peers=peers,
+        limit=limit))
+    self.assertEqual(row['ratio_to_best_peer'], ratio)
+    self.assertEqual(row['share_of_limit'], share)
+
+  def test_an_unknown_subject_is_refused(self):
+    with self.assertRaisesRegex(ValueError, "grouped_matmul.*got .'matmul'"):
+      benchmark.run(['matmul'], 'unused')
+
+  def test_the_slow_one_is_slower(self):
+    found = benchmark.interleaved(
+        {'slow': lambda: benchmark.time.sleep(0.05), 'fast': lambda: None}, 3)
+    self.assertGreater(found['slow'], 10 * found['fast'])
+
+
+class SmokeTest(absltest.TestCase):
+
+  @pytest.fixture(autouse=True)
+  def share(self, tmp_path):
+    self.folder = tmp_path
+
+  def test_every_subject_writes_its_rows(self):
+    benchmark.run([], str(self.folder), smoke=True)
+    rows = json.loads((self.folder / 'report.json').read_text())['rows']
+    self.assertEqual({row['row'] for row in rows}, set(benchmark.SUBJECTS))
+    for row in rows:
+      self.assertGreater(row['rljax'], 0)
+      self.assertEqual(bool(row['peers']), bool(row['ratio_to_best_peer']))
+
+
+if __name__ == '__main__':
+  absltest.main()
