@@ -68,35 +68,6 @@ def out_and_grads(dispatch, x, experts, gates, gate_up, down):
   return out_MD, pullback(c_MD.astype(out_MD.dtype))
 
 
-RAGGED_DOT = jax.lax.ragged_dot
-
-
-@jax.custom_vjp
-def careless_ragged_dot(lhs, rhs, counts):
-  """As on backends that neither read nor write rows beyond the last group."""
-  return _spoil(RAGGED_DOT(_spoil(lhs, counts, 0), rhs, counts), counts)
-
-
-def _spoil(rows, counts, value=jnp.nan):
-  inside = jnp.arange(rows.shape[0]) < jnp.sum(counts)
-  return jnp.where(inside[:, None], rows, value)
-
-
-def _careless_forward(lhs, rhs, counts):
-  return careless_ragged_dot(lhs, rhs, counts), (lhs, rhs, counts)
-
-
-def _careless_backward(kept, grad):
-  lhs, rhs, counts = kept
-  _, pullback = jax.vjp(lambda a, b: RAGGED_DOT(a, b, counts),
-                        _spoil(lhs, counts, 0), rhs)
-  by_lhs, by_rhs = pullback(_spoil(grad, counts, 0))
-  return _spoil(by_lhs, counts), by_rhs, None
-
-
-careless_ragged_dot.defvjp(_careless_forward, _careless_backward)
-
-
 class DispatchTest(parameterized.TestCase):
 
   @parameterized.product(
@@ -149,23 +120,6 @@ class DispatchTest(parameterized.TestCase):
     np.testing.assert_array_equal(out_MD, 0)
     for grad in grads:
       np.testing.assert_array_equal(grad, 0)
-
-  @parameterized.parameters('even', 'skewed')
-  def test_rows_that_a_backend_leaves_unwritten_reach_nothing(self, kind):
-    inputs = example(kind)
-    self.assertFalse(bool(inputs[3].all()))
-    # Not the compiled function: it would keep the product it was traced with.
-    with mock.patch.object(jax.lax, 'ragged_dot', careless_ragged_dot):
-      got = out_and_grads.__wrapped__(moe.ragged, *inputs)
-    toys.assert_trees_close(got, out_and_grads(moe.block, *inputs), atol=1e-5)
-
-  def test_the_careless_product_spoils_rows_both_ways(self):
-    counts_E = jnp.array([1, 1])
-    out, pullback = jax.vjp(
-        lambda a, b: careless_ragged_dot(a, b, counts_E),
-        jnp.ones((3, 2)), jnp.ones((2, 2, 2)))
-    for rows in (out, pullback(jnp.ones((3, 2)))[0]):
-      np.testing.assert_array_equal(rows, [[2, 2], [2, 2], [np.nan, np.nan]])
 
   @parameterized.parameters(*DISPATCHES)
   def test_bfloat16_is_near_float32(self, name):
