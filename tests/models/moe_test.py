@@ -68,13 +68,16 @@ RAGGED_DOT = jax.lax.ragged_dot
 
 @jax.custom_vjp
 def careless_ragged_dot(lhs, rhs, counts):
-  """As on backends that neither read nor write rows beyond the last group."""
-  return _spoil(RAGGED_DOT(_spoil(lhs, counts, 0), rhs, counts), counts)
+  """Writes no row beyond the last group, in the gradient by lhs neither.
+
+  The gradient by rhs reads these rows, times 0: and 0 · NaN is NaN.
+  """
+  return _unwritten(RAGGED_DOT(lhs, rhs, counts), counts)
 
 
-def _spoil(rows, counts, value=jnp.nan):
+def _unwritten(rows, counts):
   inside = jnp.arange(rows.shape[0]) < jnp.sum(counts)
-  return jnp.where(inside[:, None], rows, value)
+  return jnp.where(inside[:, None], rows, jnp.nan)
 
 
 def _careless_forward(lhs, rhs, counts):
@@ -83,10 +86,10 @@ def _careless_forward(lhs, rhs, counts):
 
 def _careless_backward(kept, grad):
   lhs, rhs, counts = kept
-  _, pullback = jax.vjp(lambda a, b: RAGGED_DOT(a, b, counts),
-                        _spoil(lhs, counts, 0), rhs)
-  by_lhs, by_rhs = pullback(_spoil(grad, counts, 0))
-  return _spoil(by_lhs, counts), by_rhs, None
+  _, pullback = jax.vjp(lambda a, b: RAGGED_DOT(a, b, counts), lhs, rhs)
+  by_lhs, by_rhs = pullback(grad)
+  read = 0 * (jnp.sum(lhs) + jnp.sum(grad))
+  return _unwritten(by_lhs, counts), by_rhs + read, None
 
 
 careless_ragged_dot.defvjp(_careless_forward, _careless_backward)
