@@ -140,7 +140,7 @@ def get(variant: str, **overrides) -> ModelConfig:
       raise ValueError(f'Unknown model field {name!r}. Known: '
                        f'{", ".join(fields)}.{_closest(name, fields)}')
   config = dataclasses.replace(VARIANTS[variant], **overrides)
-  _check(config)
+  check(config)
   return config
 
 
@@ -149,7 +149,7 @@ def _closest(name, known) -> str:
   return f' Did you mean {close[0]!r}?' if close else ''
 
 
-def _check(config: ModelConfig):
+def check(config: ModelConfig):
   """Rejects contradictions now, not in the middle of a trace."""
   is_dense = config.num_experts == 0
   for name in (*_SIZES, *(['mlp_dim'] if is_dense else _EXPERT_SIZES)):
