@@ -129,8 +129,8 @@ class RoundTripTest(FolderTest):
     convert.save(self.folder / 'a', kind, model.config, params,
                  max_file_bytes=20_000)
     self.assertGreater(len(list((self.folder / 'a').glob('*.safetensors'))), 2)
-    mesh = sharding.make_mesh(data=1, fsdp=2, expert=2, tensor=2)
-    for mesh in (sharding.make_mesh(devices=jax.devices()[:1]), mesh):
+    for mesh in (sharding.make_mesh(devices=jax.devices()[:1]),
+                 sharding.make_mesh(data=1, fsdp=2, expert=2, tensor=2)):
       _, again = published.load(self.folder / 'a', mesh)
       jax.tree.map(np.testing.assert_array_equal, again, params)
     convert.save(self.folder / 'b', kind, model.config, again)  # sharded
