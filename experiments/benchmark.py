@@ -95,8 +95,10 @@ def interleaved(functions: dict[str, Callable],
 
   for function in functions.values():
     jax.block_until_ready(function())
-  times = [{name: seconds(function) for name, function in functions.items()}
-           for _ in range(rounds)]
+  times, order = [], list(functions)
+  for _ in range(rounds):
+    times.append({name: seconds(functions[name]) for name in order})
+    order = order[1:] + order[:1]  # nobody always runs after the same one
   return {name: statistics.median(row[name] for row in times)
           for name in functions}
 

@@ -299,9 +299,11 @@ def open_records(config, job: Job, split: str, scorer=None):
           f'{config.data.max_prompt_length} tokens', flush=True)
   bad = scorer.check_golds(list(source)) if scorer is not None else []
   if bad:
+    first = ', '.join(sources.describe(record) for record in source
+                      if record['id'] in bad[:5])
     raise ValueError(
         f'Expected every answer to pass its own verifier, but {len(bad)} of '
-        f'{len(source)} in {source.name} do not (first: {bad[:5]}). Correct '
+        f'{len(source)} in {source.name} do not (first: {first}). Correct '
         'these answers or remove the records.')
   return source
 

@@ -9,13 +9,13 @@ import random
 import string
 
 
-def letter_options(record: dict, seed: int) -> dict:
+def letter_options(record: dict, seed: int | None) -> dict:
   """Writes the options under the prompt, in an order drawn for this item.
 
   Args:
     record: its prompt is the question alone, its metadata has the `options`, a
       list of texts, and its answer is the letter of the right one.
-    seed: with the record's id it fixes the order.
+    seed: with the record's id it fixes the order; None keeps the old one.
 
   Returns:
     A copy whose metadata holds `options` in the new order and `permutation`:
@@ -31,8 +31,8 @@ def letter_options(record: dict, seed: int) -> dict:
         f'permutation {metadata["permutation"]}; shuffle the original record.')
   old = metadata['options']
   permutation = list(range(len(old)))
-  # Seeding with a text is deterministic, unlike hash(text).
-  random.Random(f'{seed}:{record["id"]}').shuffle(permutation)
+  if seed is not None:  # a text as seed is deterministic, unlike hash(text)
+    random.Random(f'{seed}:{record["id"]}').shuffle(permutation)
   new = [old[i] for i in permutation]
   letters = string.ascii_uppercase[:len(old)]
   gold = permutation.index(letters.index(record['answer'].strip()))

@@ -17,6 +17,7 @@ from typing import Sequence
 
 import grain
 
+from rljax.data import sources
 from rljax.data.sources import Record
 from rljax.data.sources import Records
 
@@ -96,12 +97,13 @@ def demonstrations(
   """
   source = choose(source, domains=domains, families=families)
   if solve is None:
-    without = [record['id'] for record in source if not record['solution']]
+    without = [record for record in source if not record['solution']]
     if without:
       raise ValueError(
           f'Expected a solution in every record of {source.name}, got none in '
-          f'{len(without)} of {len(source)} (first: {without[0]!r}); add them '
-          'or pass `solve`.')
+          f'{len(without)} of {len(source)}, first in '
+          f"{sources.describe(without[0])}; add the field 'solution' there, or "
+          'pass `solve`.')
     transform = None
   else:
     def transform(record, rng):
@@ -162,8 +164,8 @@ def limit(
     else:
       raise ValueError(
           f'Expected at most {max_length} tokens, got {length} in record '
-          f'{record["id"]!r} of {source.name}; raise the limit, shorten the '
-          "record, or leave such records out with too_long='drop'.")
+          f'{sources.describe(record)} of {source.name}; raise the limit, '
+          "shorten the record, or leave such records out with too_long='drop'.")
   if not kept:
     raise ValueError(f'Expected a record of at most {max_length} tokens in '
                      f'{source.name}, got none; raise the limit.')

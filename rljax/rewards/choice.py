@@ -10,8 +10,6 @@ A record carries its options in `metadata` as {"options": [text, ...]}, and in
 """
 from __future__ import annotations
 
-import collections
-from collections.abc import Iterable
 import json
 import re
 import string
@@ -79,12 +77,6 @@ def extract(text: str, choices: list[str]) -> str | None:
   same = [letter for letter, option in zip(allowed, choices, strict=True)
           if wanted and wanted == _plain(option)]
   return same[0] if len(same) == 1 else None
-
-
-def letter_histogram(extracted: Iterable[str | None]) -> dict[str, int]:
-  """How often each letter was named; 'abstain' counts the rest."""
-  return dict(collections.Counter(
-      'abstain' if letter is None else letter for letter in extracted))
 
 
 def _explicit(text: str, allowed: str) -> str | None:

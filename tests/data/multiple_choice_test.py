@@ -33,6 +33,13 @@ class LetterOptionsTest(absltest.TestCase):
     self.assertGreater(len({str(order(0, f'{i}')) for i in range(20)}), 5)
     self.assertGreater(len({str(order(i, 'a')) for i in range(20)}), 5)
 
+  def test_without_a_seed_the_order_stays(self):
+    for answer in 'ABCD':
+      record = multiple_choice.letter_options(make_record(answer), None)
+      self.assertEqual(json.loads(record['metadata'])['options'], OPTIONS)
+      self.assertEqual(record['answer'], answer)
+      self.assertIn('\nB. green', record['prompt'])
+
   def test_shuffling_twice_is_refused(self):
     once = multiple_choice.letter_options(make_record(), 0)
     with self.assertRaisesRegex(ValueError, 'never shuffled'):

@@ -141,8 +141,17 @@ class BadInputTest(parameterized.TestCase):
     rows = problems()
     rows[4]['answer'] = rows[9]['answer'] = r'\frac{1}{'
     write(self.path, rows)
-    self.rl_fails(r"2 of 16 in jsonl/.* \(first: \['jsonl-000005', "
-                  r"'jsonl-000010'\]\).*Correct these answers or remove")
+    self.rl_fails(r"2 of 16 in jsonl/.* \(first: 'jsonl-000005' \(.*jsonl, "
+                  r"line 5\), 'jsonl-000010' \(.*jsonl, line 10\)\).*Correct "
+                  'these answers or remove')
+
+  def test_a_record_without_a_solution_to_learn_from(self):
+    rows = problems()
+    del rows[6]['solution']
+    rows[6]['id'] = 'mine'
+    write(self.path, rows)
+    self.sft_fails(r"none in 1 of 16, first in 'mine' \(.*problems.jsonl, line "
+                   r"7\); add the field 'solution'")
 
   @parameterized.parameters(
       (95, 'token_budget >= max_response_length.*got 95 < 96. Raise'),

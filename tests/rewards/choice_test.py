@@ -90,10 +90,6 @@ class ChoiceTest(absltest.TestCase):
     with self.assertRaisesRegex(ValueError, "'item-1'.*options.*got None"):
       choice.judge(record=record, text='Answer: A')
 
-  def test_histogram_counts_abstentions(self):
-    self.assertEqual(choice.letter_histogram(['A', None, 'A']),
-                     {'A': 2, 'abstain': 1})
-
 
 if __name__ == '__main__':
   absltest.main()

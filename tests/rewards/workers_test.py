@@ -88,7 +88,7 @@ class PoolTest(parameterized.TestCase):
     self.assertEqual({o.kind for o in outcomes}, {'done'})
 
   def test_idle_worker_killed_from_outside_is_replaced(self):
-    self.pool.warm_up()
+    self.pool.run([GOOD] * 2)
     for pid in children():
       os.kill(pid, signal.SIGKILL)
     outcomes = self.pool.run([GOOD] * 4)
@@ -169,7 +169,7 @@ class PoolLifeTest(absltest.TestCase):
     before = children()
     with workers.Pool() as pool:
       self.assertEqual(children(), before)
-      pool.warm_up()
+      pool.run([GOOD] * 2)
       self.assertLen(children() - before, 2)
 
   def test_workers_end_with_a_killed_trainer(self):

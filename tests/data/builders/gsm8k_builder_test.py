@@ -32,6 +32,8 @@ class Gsm8kBuilderTest(absltest.TestCase):
         'Ben picks 6*2 = 12 apples.\nTogether they pick 6+12 = 18 apples.\n'
         '\\boxed{18}')
     self.assertEqual({r['verifier'] for r in records}, {'gsm8k'})
+    self.assertEqual(sources.describe(records[0]),
+                     f"'gsm8k-00001' ({FIXTURE}, line 1)")
 
   def test_an_answer_without_the_final_line_is_named(self):
     path = self.write('bad.jsonl', {'question': 'q', 'answer': 'It is 4.'})

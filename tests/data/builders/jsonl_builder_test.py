@@ -6,6 +6,7 @@ import tempfile
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from rljax.data import pipeline
 from rljax.data import sources
 from rljax.data.builders import jsonl
 from rljax.rewards import choice
@@ -88,6 +89,15 @@ class JsonlBuilderTest(parameterized.TestCase):
       wrong = 'A' if record['answer'] != 'A' else 'B'
       self.assertEqual(judge(f'Answer: {wrong}'), 'wrong')
 
+  def test_options_keep_their_order_under_a_solution_that_names_a_letter(self):
+    rows = [dict(self.CHOICE, prompt=f'Which is even? {i}',
+                 solution='It is two. Answer: B') for i in range(20)]
+    records = list(self.open(self.write(*rows), verifier='choice'))
+    for record in records:
+      self.assertEqual(record['answer'], 'B')
+      self.assertEqual(choice.judge(
+          record=record, text=record['solution']).status, 'ok')
+
   @parameterized.named_parameters(
       ('missing', {'prompt': 'x', 'answer': 'A'}, "'options' with .*line 2"),
       ('not_a_list', {'options': 'one two'}, "list of .*'options' of .*line 2"),
@@ -104,6 +114,24 @@ class JsonlBuilderTest(parameterized.TestCase):
   def test_options_for_another_verifier_are_refused(self):
     with self.assertRaisesRegex(ValueError, "'options' with verifier='choice'"):
       self.open(self.write(self.CHOICE), verifier='math')
+
+  def test_demonstrations_are_the_solutions_of_the_file(self):
+    path = self.write(*[dict(GOOD, prompt=f'{i}', solution=f'\\boxed{{{i}}}')
+                        for i in range(4)])
+    batch = next(pipeline.demonstrations(self.open(path), seed=0,
+                                         batch_size=4))
+    self.assertEqual({r['prompt']: r['solution'] for r in batch},
+                     {f'{i}': f'\\boxed{{{i}}}' for i in range(4)})
+
+  def test_a_line_without_a_solution_is_named_when_demonstrations_are_asked(
+      self):
+    good = dict(GOOD, solution='\\boxed{2}')
+    path = self.write(good, b'', dict(GOOD, id='mine', prompt='y'))
+    with self.assertRaisesRegex(
+        ValueError, r"1 of 2, first in 'mine' \(.*mine.jsonl, line 3\); add"):
+      pipeline.demonstrations(self.open(path), seed=0, batch_size=1)
+    self.assertLen(next(pipeline.prompts(self.open(path), seed=0,
+                                         batch_size=2)), 2)
 
   def test_ids_are_line_numbers_of_the_file(self):
     records = list(self.open(self.write(GOOD, b'', dict(GOOD, prompt='y'))))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import pathlib
 import re
 
@@ -18,7 +19,7 @@ import tensorflow_datasets as tfds
 from rljax.data.builders import lines
 from rljax.data.builders import storage
 
-_REVISION = 1  # raise it when the records made of a file change
+_REVISION = 2  # raise it when the records made of a file change
 _FINAL = re.compile(r'^(.*)\n####\s*(-?[\d,]*\.?\d+)\s*$', re.DOTALL)
 _CALCULATOR = re.compile(r'<<[^<>]*>>')
 
@@ -68,7 +69,8 @@ def make_builder(
     lines.check_disjoint(rows, parts['test'], 'prompt')
     contents.append(
         hashlib.sha256(pathlib.Path(test_path).read_bytes()).hexdigest())
-  name = storage.digest(dict(sizes, contents=contents, revision=_REVISION))
+  name = storage.digest(dict(sizes, paths=[str(path), str(test_path)],
+                             contents=contents, revision=_REVISION))
   return storage.create(Builder, data_dir, Gsm8kConfig(name=name, parts=parts))
 
 
@@ -88,4 +90,4 @@ def _record(row, name, where):
   return {'id': name, 'prompt': row['question'], 'answer': answer,
           'domain': 'math', 'family': 'gsm8k', 'difficulty': 0,
           'verifier': 'gsm8k', 'solution': f'{worked}\n\\boxed{{{answer}}}',
-          'metadata': '{}'}
+          'metadata': json.dumps({'file_line': where})}

@@ -1,9 +1,12 @@
-"""A user's own problems: JSONL of {prompt, answer, domain?}.
+"""A user's own problems: JSONL of {prompt, answer, domain?, id?}.
 
-A line may also carry an `id` and a `solution` to learn from. Answers are judged
-by the verifier named for the whole file. With `choice`, a line has `options`, a
-list of texts, and its answer is the letter of the right one; the options are
-written under the prompt, in an order drawn for each line.
+Answers are judged by the verifier named for the whole file. SFT learns from the
+field `solution`, the whole response as it should be written.
+
+With the verifier `choice` a line has `options`, a list of texts, and its answer
+is the letter of the right one; the options are written under the prompt, in an
+order drawn for each line. A line that also has a solution keeps its order,
+because the solution may name the letter.
 """
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from rljax.data.builders import storage
 
 REQUIRED = ('prompt', 'answer')
 OPTIONAL = ('domain', 'id', 'options', 'solution')
-_REVISION = 1  # raise it when the records made of a file change
+_REVISION = 2  # raise it when the records made of a file change
 
 
 @dataclasses.dataclass
@@ -65,7 +68,8 @@ def make_builder(
   numbered = lines.read(path, REQUIRED, OPTIONAL, lists=('options',))
   for number, row in numbered:
     row.setdefault('id', f'jsonl-{number:06d}')
-    _check_options(row, verifier, f'{path}, line {number}')
+    row['file_line'] = f'{path}, line {number}'
+    _check_options(row, verifier)
   rows = [row for _, row in numbered]
   ids = [row['id'] for row in rows]
   if len(set(ids)) < len(ids):
@@ -77,14 +81,15 @@ def make_builder(
   parts = {name: [_record(row, verifier, domain, seed) for row in part]
            for name, part in split.items()}
   content = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-  name = storage.digest(dict(sizes, content=content, verifier=verifier,
-                             domain=domain, revision=_REVISION))
+  name = storage.digest(dict(sizes, path=str(path), content=content,
+                             verifier=verifier, domain=domain,
+                             revision=_REVISION))
   return storage.create(Builder, data_dir, JsonlConfig(name=name, parts=parts))
 
 
-def _check_options(row, verifier, where):
+def _check_options(row, verifier):
   """Options where, and only where, the verifier reads them."""
-  options = row.get('options')
+  options, where = row.get('options'), row['file_line']
   if (options is not None) != (verifier == 'choice'):
     raise ValueError(
         f"Expected the field 'options' with verifier='choice' and with no "
@@ -104,12 +109,13 @@ def _check_options(row, verifier, where):
 
 
 def _record(row, verifier, domain, seed):
-  metadata = {'options': row['options']} if 'options' in row else {}
+  metadata = {key: row[key] for key in ('file_line', 'options') if key in row}
   record = {'id': row['id'], 'prompt': row['prompt'], 'answer': row['answer'],
             'domain': row.get('domain', domain), 'family': 'jsonl',
             'difficulty': 0, 'verifier': verifier,
             'solution': row.get('solution', ''),
             'metadata': json.dumps(metadata)}
-  if not metadata:
+  if 'options' not in row:
     return record
-  return multiple_choice.letter_options(record, seed)
+  return multiple_choice.letter_options(
+      record, None if 'solution' in row else seed)
