@@ -18,8 +18,6 @@ from typing import Sequence
 import grain
 
 from rljax.data import sources
-from rljax.data.sources import Record
-from rljax.data.sources import Records
 
 
 class Batches:
@@ -33,7 +31,7 @@ class Batches:
   def __iter__(self) -> Batches:
     return self
 
-  def __next__(self) -> list[Record]:
+  def __next__(self) -> list[sources.Record]:
     return next(self._iterator)
 
   def get_state(self) -> dict[str, Any]:
@@ -53,7 +51,7 @@ class Batches:
 
 
 def prompts(
-    source: Records,
+    source: sources.Records,
     *,
     seed: int,
     batch_size: int,
@@ -70,11 +68,11 @@ def prompts(
 
 
 def demonstrations(
-    source: Records,
+    source: sources.Records,
     *,
     seed: int,
     batch_size: int,
-    solve: Callable[[Record, int], str] | None = None,
+    solve: Callable[[sources.Record, int], str] | None = None,
     domains: Sequence[str] | None = None,
     families: Sequence[str] | None = None,
     shuffle: bool = True,
@@ -113,11 +111,11 @@ def demonstrations(
 
 
 def choose(
-    source: Records,
+    source: sources.Records,
     *,
     domains: Sequence[str] | None = None,
     families: Sequence[str] | None = None,
-) -> Records:
+) -> sources.Records:
   """The records of some domains and families; None means all of them."""
   for field, wanted in (('domain', domains), ('family', families)):
     if wanted is None:
@@ -134,12 +132,12 @@ def choose(
 
 
 def limit(
-    source: Records,
-    measure: Callable[[Record], int],
+    source: sources.Records,
+    measure: Callable[[sources.Record], int],
     max_length: int,
     *,
     too_long: str = 'fail',
-) -> tuple[Records, int]:
+) -> tuple[sources.Records, int]:
   """Checks a length, say of the prompt in tokens; nothing is ever cut.
 
   Args:

@@ -2,6 +2,7 @@
 import json
 import pathlib
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -9,6 +10,7 @@ from absl.testing import parameterized
 from rljax.data import pipeline
 from rljax.data import sources
 from rljax.data.builders import jsonl
+from rljax.data.builders.jsonl import builder
 from rljax.rewards import choice
 
 FIXTURE = str(pathlib.Path(jsonl.__path__[0]) / 'fixture.jsonl')
@@ -161,6 +163,14 @@ class JsonlBuilderTest(parameterized.TestCase):
     self.assertLen(before, 1)
     self.assertLen(after, 2)
     self.assertNotEqual(before.name, after.name)
+
+  def test_another_revision_is_built_anew(self):
+    name = lambda: sources.open_source(
+        'jsonl', self.folder, 'train', path=FIXTURE).name
+    before = name()
+    self.assertEqual(name(), before)
+    with mock.patch.object(builder, '_REVISION', -1):
+      self.assertNotEqual(name(), before)
 
 
 if __name__ == '__main__':
