@@ -12,6 +12,7 @@ Reference: CoT-Pass@K (arXiv 2506.14245), figures 2 to 5 and theorem 1.
 """
 from experiments.studies import compare
 from experiments.studies import mini
+from experiments.studies import outcome
 
 _KS = (1, 2, 4, 8, 16)
 
@@ -39,11 +40,11 @@ def make(smoke: bool = False) -> compare.Study:
           'advantage of unsound reasoning': compare.mean(
               'advantage_of_unsound')},
       claims=[
-          *(compare.Claim(f'RL raises {name}', name, 'RL', 'start', 1)
+          *(outcome.Claim(f'RL raises {name}', name, 'RL', 'start', 1)
             for name in curves),
-          compare.Claim('RL raises the share of right reasoning among right '
+          outcome.Claim('RL raises the share of right reasoning among right '
                         'answers', 'P(CC|CA)', 'RL', 'start', 1),
-          *(compare.Claim(f'{kind} reasoning has {what} advantages, {arm}',
+          *(outcome.Claim(f'{kind} reasoning has {what} advantages, {arm}',
                           f'advantage of {kind} reasoning', arm, None, sign)
             for arm in ('start', 'RL') for kind, what, sign in (
                 ('sound', 'positive', 1), ('unsound', 'negative', -1)))],

@@ -9,6 +9,7 @@ Reference: Ring-lite (arXiv 2506.14731), §3.4 and figure 5.
 """
 from experiments.studies import compare
 from experiments.studies import mini
+from experiments.studies import outcome
 
 
 def make(smoke: bool = False) -> compare.Study:
@@ -35,14 +36,14 @@ def make(smoke: bool = False) -> compare.Study:
           'gained in science': domain('science'),
           'entropy': compare.entropy},
       claims=[
-          compare.Claim('math first gains more than mixed', 'accuracy gained',
+          outcome.Claim('math first gains more than mixed', 'accuracy gained',
                         'math first', 'mixed', 1),
-          compare.Claim('math first gains more than mixed with a fresh '
+          outcome.Claim('math first gains more than mixed with a fresh '
                         'optimiser at the same step', 'accuracy gained',
                         'math first', 'mixed, begun twice', 1),
-          compare.Claim('math first gains more than math last',
+          outcome.Claim('math first gains more than math last',
                         'accuracy gained', 'math first', 'math last', 1),
-          compare.Claim('math first loses math against mixed',
+          outcome.Claim('math first loses math against mixed',
                         'gained in math', 'math first', 'mixed', -1)],
       notes='The second stage of an arm begins from the end of the first. '
             '"Mixed, begun twice" has the fresh optimiser of the staged arms '

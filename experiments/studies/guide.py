@@ -12,6 +12,7 @@ Reference: Guide (arXiv 2506.13923).
 """
 from configs import common
 from experiments.studies import compare
+from experiments.studies import outcome
 
 _PROMPT, _RESPONSE = 128, 96
 
@@ -65,7 +66,7 @@ def make(smoke: bool = False) -> compare.Study:
           'gradient norm, variation': compare.variation('grad_norm'),
           'tokens sampled per step': compare.mean('sampled_tokens')},
       claims=[
-          *(compare.Claim(f'Guide gains more than {arm}', 'accuracy gained',
+          *(outcome.Claim(f'Guide gains more than {arm}', 'accuracy gained',
                           'guide', arm, 1)
             for arm in ('grpo', 'filter', 'denominator without hint',
                         'denominator 1', 'identity', 'power'))],

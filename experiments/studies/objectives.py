@@ -11,6 +11,7 @@ Reference: Ring-lite (arXiv 2506.14731), §3.2 and figure 4.
 """
 from experiments.studies import compare
 from experiments.studies import mini
+from experiments.studies import outcome
 
 _KL = 1e-3
 
@@ -19,7 +20,7 @@ def make(smoke: bool = False) -> compare.Study:
   everything = mini.without_budget(smoke)
   loss = lambda name, **options: {'loss': dict(
       name=name, kl_coef=_KL, **(options or dict(clip_eps=0.2)))}
-  claim = lambda text, metric, than, sign: compare.Claim(
+  claim = lambda text, metric, than, sign: outcome.Claim(
       text, metric, 'c3po', than, sign)
   others = ('grpo', 'dr grpo', 'dapo', 'normalisation alone', 'budget alone')
   return mini.study(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from experiments.studies import compare
 from experiments.studies import mini
+from experiments.studies import outcome
 
 _NOISE = 0.5  # of the root mean square of a router's weights
 
@@ -52,9 +53,9 @@ def make(smoke: bool = False) -> compare.Study:
           'tokens off by a factor of two': compare.mean('mismatch_twofold'),
           'gradient norm, variation': compare.variation('grad_norm')},
       claims=[
-          *(compare.Claim(f'{arm} gains more than nothing', 'accuracy gained',
+          *(outcome.Claim(f'{arm} gains more than nothing', 'accuracy gained',
                           arm, 'nothing', 1) for arm in mended),
-          compare.Claim('R3 brings the trainer closer to the sampler',
+          outcome.Claim('R3 brings the trainer closer to the sampler',
                         'tokens off by a factor of two', 'r3', 'nothing', -1)],
       notes='The noise is far larger than what kernels cause, so that twenty '
             'steps can show something. Accuracy is that of the policy without '

@@ -10,6 +10,7 @@ Reference: Ring-lite (arXiv 2506.14731), eq. 3.
 """
 from experiments.studies import compare
 from experiments.studies import mini
+from experiments.studies import outcome
 
 
 def make(smoke: bool = False) -> compare.Study:
@@ -28,11 +29,11 @@ def make(smoke: bool = False) -> compare.Study:
           'tokens per step, variation': compare.variation('selected_tokens'),
           'gradient norm, variation': compare.variation('grad_norm')},
       claims=[
-          compare.Claim('a ring window gains more than a cut',
+          outcome.Claim('a ring window gains more than a cut',
                         'accuracy gained', 'ring window', 'cut', 1),
-          compare.Claim('a whole response gains more than a cut one',
+          outcome.Claim('a whole response gains more than a cut one',
                         'accuracy gained', 'whole', 'cut', 1),
-          compare.Claim('a whole response makes the tokens of a step vary',
+          outcome.Claim('a whole response makes the tokens of a step vary',
                         'tokens per step, variation', 'whole', 'cut', 1)])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.studies import compare
 from experiments.studies import mini
+from experiments.studies import outcome
 
 _COLLAPSED = 0.1  # nats per token
 
@@ -44,11 +45,11 @@ def make(smoke: bool = False) -> compare.Study:
           'accuracy gained': compare.gain,
           'accuracy': compare.accuracy},
       claims=[
-          compare.Claim('RL from the lowest entropy collapses sooner than from '
+          outcome.Claim('RL from the lowest entropy collapses sooner than from '
                         'the highest', 'steps to collapse', last, first, -1),
-          compare.Claim('RL from the lowest entropy gains less than from the '
+          outcome.Claim('RL from the lowest entropy gains less than from the '
                         'highest', 'accuracy gained', last, first, -1),
-          compare.Claim('RL from the lowest entropy ends lower than from the '
+          outcome.Claim('RL from the lowest entropy ends lower than from the '
                         'highest', 'accuracy', last, first, -1)],
       notes='A later checkpoint of a distillation has less entropy and more '
             'accuracy at once: the two are not told apart here. The entropy '

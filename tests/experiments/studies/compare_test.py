@@ -15,14 +15,17 @@ import pytest
 from experiments import studies
 from experiments import sweep
 from experiments.studies import compare
+from experiments.studies import outcome
 from experiments.studies import router_noise
 from rljax import losses
 from rljax.ops import advantages
 from tests import toys
 
+# Those of RL; others have no `make`.
 NAMES = sorted(
-    {module.name for module in pkgutil.iter_modules(studies.__path__)}
-    - {'compare', 'mini'})
+    module.name for module in pkgutil.iter_modules(studies.__path__)
+    if hasattr(importlib.import_module(f'experiments.studies.{module.name}'),
+               'make'))
 
 
 def line(reward, grad_norm=1.0):
@@ -39,15 +42,17 @@ def make_study(**changes):
   plan = dict(
       name='toy', question='Which?', sft=None, policy=None, evaluation=None,
       arms={'a': [{}], 'b': [{}]}, metrics={'gain': compare.gain},
-      claims=[compare.Claim('b gains more', 'gain', 'b', 'a', 1)],
+      claims=[outcome.Claim('b gains more', 'gain', 'b', 'a', 1)],
       seeds=(0, 1, 2))
   return compare.Study(**plan | changes)
 
 
 def results(a, b, **changes):
-  return compare.results(make_study(**changes), {
+  study = make_study(**changes)
+  return outcome.results(study, {
       'a': [make_run(x) for x in a], 'b': [make_run(x) for x in b]},
-                         {'a': 1e-4, 'b': 3e-4}) | {'seconds': 60.0}
+                         compare.settings(study, {'a': 1e-4, 'b': 3e-4})) | {
+                             'seconds': 60.0}
 
 
 class CompareTest(parameterized.TestCase):
@@ -63,19 +68,19 @@ class CompareTest(parameterized.TestCase):
     claim, = results(a, b)['claims']
     self.assertEqual(claim['verdict'], verdict)
     less = results(a, b, claims=[
-        compare.Claim('b gains less', 'gain', 'b', 'a', -1)])['claims'][0]
+        outcome.Claim('b gains less', 'gain', 'b', 'a', -1)])['claims'][0]
     other = {'seen': 'opposite', 'opposite': 'seen'}
     self.assertEqual(less['verdict'], other.get(verdict, verdict))
 
   def test_the_interval_is_student_s(self):
-    found = compare.student([1.0, 2.0, 4.0, 5.0])
+    found = outcome.student([1.0, 2.0, 4.0, 5.0])
     # mean 3, deviation 1.8257, t(0.975, 3) = 3.1824
     self.assertAlmostEqual(found.estimate, 3)
     self.assertAlmostEqual(found.high - 3, 3.18245 * 1.82574 / 2, places=4)
 
   def test_the_files_hold_what_was_found(self):
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    paths = compare.write(results((0.3, 0.4, 0.5), (0.5, 0.6, 0.7)), folder)
+    paths = outcome.write(results((0.3, 0.4, 0.5), (0.5, 0.6, 0.7)), folder)
     self.assertEqual([path.name for path in paths],
                      ['toy.json', 'toy.md', 'toy.png'])
     found = json.loads(paths[0].read_text())
@@ -107,7 +112,7 @@ class CompareTest(parameterized.TestCase):
   def test_a_claim_about_nothing_is_refused(self, **changes):
     claim = dict(text='x', metric='gain', arm='a', than='b', sign=1) | changes
     with self.assertRaisesRegex(ValueError, 'Correct the claim'):
-      make_study(claims=[compare.Claim(**claim)])
+      make_study(claims=[outcome.Claim(**claim)])
 
   def test_variation_leaves_out_the_step_that_compiles(self):
     done = compare.Run([line(0, x) for x in (99.0, 1.0, 3.0)], {}, {})
@@ -157,7 +162,7 @@ class StudyTest(parameterized.TestCase):
       second = compare.run(study, folder)
     train.assert_not_called()
     self.assertEqual(first['arms'], second['arms'])
-    compare.write(second, folder)
+    outcome.write(second, folder)
 
 
 if __name__ == '__main__':
