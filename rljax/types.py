@@ -104,6 +104,10 @@ class PreferenceBatch:
   ref_logp_BT: Array | None    # float32; frozen reference; None: not asked for
   guide_logp_BT: Array | None  # float32; frozen guide of TGDPO
   load_BLE: Array | None       # float32; as in PolicyBatch
+  kl_B: Array | None = None    # float32; KTO's z of the step, in every row
+  # float32; KL(reference ‖ policy) over the vocabulary, with a gradient: the
+  # composed loss puts it here for TDPO.
+  ref_kl_BT: Array | None = None
 
 
 @struct.dataclass

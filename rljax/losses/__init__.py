@@ -24,6 +24,7 @@ class Objective:
   # On the whole step, without a model; None where pairs are what counts.
   token_weights: Callable[..., Any] | None
   loss: Callable[..., Any]           # on any rows of it; hparams are bound
+  reads: tuple[str, ...]             # optional fields of the batch it must find
   hparams: Mapping[str, Any]         # all keywords of `loss`, with defaults
 
 
@@ -61,6 +62,7 @@ def get(family: str, name: str, **hparams: Any) -> Objective:
       name=name,
       token_weights=getattr(module, 'token_weights', None),
       loss=functools.partial(module.loss, **bound),
+      reads=getattr(module, 'READS', ()),
       hparams=types.MappingProxyType(bound),
   )
 

@@ -1,12 +1,14 @@
-"""Token log-probability, entropy and exact divergence, without the logits.
+"""Token log-probability, entropy, exact divergences, without the logits.
 
   z = h W / τ;  log p(y) = z_y - log Σ_v e^{z_v}
   H = -Σ_v p_v log p_v;  KL = Σ_v p_v (log p_v - log q_v)
+  KL' = Σ_v q_v (log q_v - log p_v)
 
 and, with a cotangent for each, what a chunk of tokens sends back:
 
   dz_v = g_p (1[v=y] - p_v) - g_H p_v (log p_v + H)
-         + g_KL p_v (log p_v - log q_v - KL);  dh = dz Wᵀ / τ;  dW = hᵀ dz / τ
+         + g_KL p_v (log p_v - log q_v - KL) + g_KL' (p_v - q_v)
+  dh = dz Wᵀ / τ;  dW = hᵀ dz / τ
 
 Logits exist for one block (so many tokens times so many ids) at a time and are
 computed again for the gradient: all sums over the vocabulary are kept relative
@@ -16,7 +18,7 @@ per token travel.
 
 If sampling cut the vocabulary, log p is normalised over what was left, the
 drawn token among it: that it was drawn proves that it was there, whatever
-rounding says here. Entropy and divergence are those of the whole vocabulary.
+rounding says here. Entropy and divergences are those of the whole vocabulary.
 
 Hidden states at position t-1 predict token t; results stand at t, the token's
 own position, so that masks, advantages and segments need no shifting.
@@ -43,6 +45,7 @@ class TokenScores:
   logp_BT: jax.Array
   entropy_BT: jax.Array
   kl_BT: jax.Array | None  # policy ‖ reference; None without a reference
+  ref_kl_BT: jax.Array | None = None  # reference ‖ policy
 
 
 def score(
@@ -97,7 +100,8 @@ def score(
   at_token = lambda x_BT: jnp.where(
       counts_BT, jnp.roll(x_BT, 1, axis=1), 0.0)
   found = jax.tree.map(at_token, found)
-  return TokenScores(found['logp'], found['entropy'], found.get('kl'))
+  return TokenScores(found['logp'], found['entropy'], found.get('kl'),
+                     found.get('ref_kl'))
 
 
 def token_logprobs(

@@ -32,7 +32,15 @@ class Sides:
 
 
 def sums(x_BT: jax.Array, batch: PreferenceBatch) -> Sides:
-  """Σ_t x_t over the tokens of each response; what is masked may be NaN."""
+  """Σ_t x_t over the tokens of each response; what is masked may be NaN.
+
+  Raises:
+    ValueError: numbers of fewer than 32 bits, of which no sum is to be had.
+  """
+  if jnp.issubdtype(x_BT.dtype, jnp.floating) and (
+      jnp.finfo(x_BT.dtype).bits < 32):
+    raise ValueError(f'Expected float32 numbers of each token, got '
+                     f'{x_BT.dtype.name}. Cast the logits, not their sums.')
   x_BT = jnp.where(batch.mask_BT, x_BT, 0)
   number_P = jnp.arange(1, batch.weight_BP.shape[1] + 1, dtype=jnp.int32)
   of_pair_BTP = batch.pair_BT[..., None] == number_P[None, None]
@@ -46,6 +54,12 @@ def lengths(batch: PreferenceBatch, dtype=jnp.float32) -> Sides:
   """Response tokens; at least 1, to divide by."""
   return sums(batch.mask_BT.astype(dtype), batch).map(
       lambda x_BP: jnp.maximum(x_BP, 1))
+
+
+def present(batch: PreferenceBatch, dtype=jnp.float32) -> Sides:
+  """1 for a response with a token, 0 for none."""
+  return sums(batch.mask_BT.astype(dtype), batch).map(
+      lambda x_BP: (x_BP > 0).astype(dtype))
 
 
 def means(x_BT: jax.Array, batch: PreferenceBatch) -> Sides:
@@ -71,6 +85,30 @@ def log_ratio_sums(logp_BT: jax.Array, batch: PreferenceBatch) -> Sides:
   return sums(log_ratios(logp_BT, batch), batch)
 
 
+def mismatched_kl(logp_BT: jax.Array, batch: PreferenceBatch) -> jax.Array:
+  """KTO's z: max(0, mean of ρ over responses to the prompts of others).
+
+  Args:
+    logp_BT: of the policy before the update.
+    batch: the whole step, each prompt with the response that follows another
+      one (rotated by one place, so that none keeps its own), and the
+      reference's log-probabilities. A mean over examples: one may be alone in
+      its pair.
+
+  Returns:
+    A scalar without a gradient; the same for every row of the step.
+
+  Raises:
+    ValueError: no reference was scored.
+  """
+  rho = log_ratio_sums(logp_BT, batch)
+  there = present(batch, logp_BT.dtype).map(lambda x_BP: jnp.where(
+      batch.weight_BP > 0, x_BP, 0))
+  both = lambda side: jnp.sum(side.chosen_BP) + jnp.sum(side.rejected_BP)
+  mean = both(rho.map(jnp.multiply, there)) / jnp.maximum(both(there), 1)
+  return jax.lax.stop_gradient(jnp.maximum(mean, 0))
+
+
 def place_in_response(batch: PreferenceBatch) -> jax.Array:
   """int32: how many response tokens of its side come before a token."""
   inside_BT = batch.mask_BT.astype(jnp.int32)
@@ -90,6 +128,16 @@ def in_shared_prefix(batch: PreferenceBatch) -> jax.Array:
   differs_BT = batch.mask_BT & ~same_BT
   return batch.mask_BT & (segments.running_sum(
       differs_BT.astype(jnp.int32), batch.segment_BT) == 0)
+
+
+def token_weights(batch: PreferenceBatch) -> jax.Array:
+  """Of a mean over pairs, their two sides, and the tokens of each."""
+  share = lengths(batch).map(lambda n_BP: batch.weight_BP / (2 * n_BP))
+  pair_BT = jnp.maximum(batch.pair_BT - 1, 0)
+  chosen_BT, rejected_BT = (jnp.take_along_axis(x_BP, pair_BT, axis=1)
+                            for x_BP in (share.chosen_BP, share.rejected_BP))
+  return jnp.where(batch.mask_BT, jnp.where(
+      batch.chosen_BT, chosen_BT, rejected_BT), 0.0)
 
 
 def total(batch: PreferenceBatch, x_BP: jax.Array) -> jax.Array:

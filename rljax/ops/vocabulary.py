@@ -106,7 +106,7 @@ def _dividing(mesh, axes, size: int) -> tuple[str, ...]:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def sums(plan: Plan, policy: Projection, reference: Projection | None,
          target_BT: jax.Array, params: sampling.SamplingParams) -> dict:
-  """By name: logp, entropy and, with a reference, kl; each [B, T].
+  """By name: logp, entropy, and kl and ref_kl with a reference; each [B, T].
 
   Gradients reach the policy alone.
   """
@@ -116,7 +116,7 @@ def sums(plan: Plan, policy: Projection, reference: Projection | None,
 def _forward(plan, policy, reference, target_BT, params):
   found = _on_mesh(plan, _forward_local, policy, reference,
                    dict(target=target_BT), params)
-  results = {name: found[name] for name in ('logp', 'entropy', 'kl')
+  results = {name: found[name] for name in ('logp', 'entropy', 'kl', 'ref_kl')
              if name in found}
   return results, (policy, reference, target_BT, params, found)
 
@@ -146,18 +146,17 @@ def _forward_local(plan, policy, reference, tokens, params):
       state = dict(state, policy=_moved(state['policy'], jnp.max(z_MV, -1)))
       down_MV = z_MV - state['policy']['most'][:, None]
       e_MV = jnp.exp(down_MV)
-      # 0 · log 0 counts as 0.
-      mean = lambda x_MV: jnp.sum(jnp.where(e_MV > 0, e_MV * x_MV, 0.0), -1)
-      more = dict(total=jnp.sum(e_MV, -1), first=mean(down_MV))
+      more = dict(total=jnp.sum(e_MV, -1), first=_dot(e_MV, down_MV))
       if cut is not None:
         kept_MV = is_target_MV | sampling.inside(z_MV, id_V, cut)
         more['kept'] = jnp.sum(jnp.where(kept_MV, e_MV, 0.0), -1)
       if reference is not None:
         _, ref_MV = block(reference.kernel_DV, tokens['reference'], i)
-        more['cross'] = mean(z_MV - ref_MV)
+        more['cross'] = _dot(e_MV, z_MV - ref_MV)
         moved = _moved(state['reference'], jnp.max(ref_MV, -1))
         e_ref_MV = jnp.exp(ref_MV - moved['most'][:, None])
-        state['reference'] = _plus(moved, total=jnp.sum(e_ref_MV, -1))
+        state['reference'] = _plus(moved, total=jnp.sum(e_ref_MV, -1),
+                                   cross=_dot(e_ref_MV, ref_MV - z_MV))
       chosen_M = jnp.sum(jnp.where(is_target_MV, z_MV, 0.0), -1)
       return dict(state, policy=_plus(state['policy'], **more),
                   chosen=state['chosen'] + chosen_M)
@@ -168,7 +167,7 @@ def _forward_local(plan, policy, reference, tokens, params):
     names = ['kept'] * (cut is not None) + ['cross'] * (reference is not None)
     state = dict(chosen=zero_M, policy=start('total', 'first', *names))
     if reference is not None:
-      state['reference'] = start('total')
+      state['reference'] = start('total', 'cross')
     count = _count(policy.vocab_size, plan.block[1])
     return None, _results(plan, jax.lax.fori_loop(0, count, step, state), cut)
 
@@ -195,8 +194,10 @@ def _results(plan, state, cut):
   if 'reference' in state:
     other = state['reference']
     ref_log_z_M = other['most'] + jnp.log(other['total'])
-    found |= dict(ref_log_z=ref_log_z_M, kl=own['cross'] / own['total']
-                  - found['log_z'] + ref_log_z_M)
+    between_M = ref_log_z_M - found['log_z']
+    found |= dict(ref_log_z=ref_log_z_M,
+                  kl=own['cross'] / own['total'] + between_M,
+                  ref_kl=other['cross'] / other['total'] - between_M)
   return found
 
 
@@ -260,9 +261,11 @@ def _grad_of_logits(id_V, z_MV, ref_MV, tokens):
   if ref_MV is not None:
     slope_MV += given['kl'] * (
         logp_MV - (ref_MV - found['ref_log_z']) - found['kl'])
+  grad_MV = given['logp'] * (is_target_MV.astype(jnp.float32) - kept_p_MV)
+  if ref_MV is not None:
+    grad_MV += given['ref_kl'] * (p_MV - jnp.exp(ref_MV - found['ref_log_z']))
   # 0 · log 0 counts as 0.
-  return (given['logp'] * (is_target_MV.astype(jnp.float32) - kept_p_MV)
-          + jnp.where(p_MV > 0, p_MV * slope_MV, 0.0))
+  return grad_MV + jnp.where(p_MV > 0, p_MV * slope_MV, 0.0)
 
 
 def _support(plan, kernel_DV, hidden_MD, params):
@@ -324,6 +327,11 @@ def _moved(sums, most_M):
   if 'first' in sums:
     moved['first'] += moved['total'] * down_M
   return moved | dict(most=most_M)
+
+
+def _dot(weight_MV, x_MV):
+  """Σ_v w_v x_v, where 0 · log 0 counts as 0."""
+  return jnp.sum(jnp.where(weight_MV > 0, weight_MV * x_MV, 0.0), -1)
 
 
 def _plus(sums, **more):

@@ -28,9 +28,11 @@ import jax.numpy as jnp
 from rljax import sharding
 from rljax.losses import auxiliary
 from rljax.ops import logprobs
+from rljax.ops import pairs
 from rljax.ops import routes
 from rljax.ops import sampling
 from rljax.training import microbatch
+from rljax.types import PreferenceBatch
 from rljax.types import RouterStats
 
 
@@ -40,14 +42,17 @@ class Scores:
   logp_BT: jax.Array
   entropy_BT: jax.Array
   router: RouterStats
+  ref_kl_BT: jax.Array | None = None  # reference ‖ policy, if there is one
 
 
 def make_forward(model: nn.Module,
                  sampled: sampling.SamplingParams | None = None) -> Callable:
-  """Builds `forward(params, batch) -> Scores`.
+  """Builds `forward(params, batch, reference=None) -> Scores`.
 
   `batch` is any record with tokens_BT, position_BT, segment_BT and share_BT;
-  one with experts_BTLX has its routes replayed.
+  one with experts_BTLX has its routes replayed. `reference` are parameters of
+  the same model, from which the divergence is taken, token by token over the
+  whole vocabulary; they get no gradient.
 
   Args:
     model: whose head gives log-probabilities without the logits.
@@ -55,14 +60,20 @@ def make_forward(model: nn.Module,
       scored on that distribution. None stands for the model's own.
   """
   truncated = sampled is not None and bool(sampling.is_truncated(sampled))
-  def forward(params, batch) -> Scores:
+
+  def run(params, batch, **replay):
+    return model.apply({'params': params}, batch.tokens_BT, batch.position_BT,
+                       batch.segment_BT, batch.share_BT, **replay)
+
+  def forward(params, batch, reference=None) -> Scores:
     routed = getattr(batch, 'experts_BTLX', None)
     replay = {} if routed is None else {'replay_BTLX': routed}
-    out = model.apply({'params': params}, batch.tokens_BT, batch.position_BT,
-                      batch.segment_BT, batch.share_BT, **replay)
+    out = run(params, batch, **replay)
+    other = None if reference is None else run(
+        jax.lax.stop_gradient(reference), batch).head
     found = logprobs.score(out.head, batch.tokens_BT, batch.segment_BT,
-                           sampled, truncated=truncated)
-    return Scores(found.logp_BT, found.entropy_BT, out.router)
+                           sampled, truncated=truncated, reference=other)
+    return Scores(found.logp_BT, found.entropy_BT, out.router, found.ref_kl_BT)
   return forward
 
 
@@ -107,7 +118,10 @@ def _routes(router: RouterStats) -> jax.Array:
 def compose(forward: Callable, objective_loss: Callable, *,
             entropy_coef: float = 0.0, balance_coef: float = 0.0,
             z_coef: float = 0.0) -> Callable:
-  """Builds `loss_fn(params, batch, key) -> (loss, metrics)`, a sum over rows.
+  """Builds `loss_fn(params, batch, key, reference=None) -> (loss, metrics)`.
+
+  It is a sum over rows. With the parameters of a reference, the objective finds
+  its divergence, which has a gradient, in the batch's `ref_kl_BT` (TDPO).
 
   Args:
     forward: from `make_forward`.
@@ -117,16 +131,20 @@ def compose(forward: Callable, objective_loss: Callable, *,
     balance_coef: router balance, on every real token.
     z_coef: router z-loss, on every real token.
   """
-  def loss_fn(params, batch, key):
+  def loss_fn(params, batch, key, reference=None):
     del key  # no dropout; the signature leaves room for it
-    scores = forward(params, batch)
+    scores = forward(params, batch, reference)
+    if reference is not None:
+      batch = batch.replace(ref_kl_BT=scores.ref_kl_BT)
     # Rows carry the same load; None means these rows are the whole step.
     load_LE = None if batch.load_BLE is None else batch.load_BLE[0]
+    weight_BT = pairs.token_weights(batch) if isinstance(
+        batch, PreferenceBatch) else batch.weight_BT
     steered_B = getattr(batch, 'entropy_coef_B', None)
     bonus = entropy_coef if steered_B is None else steered_B[0]
     terms = [
         objective_loss(scores.logp_BT, batch),
-        auxiliary.entropy_bonus(scores.entropy_BT, batch.weight_BT,
+        auxiliary.entropy_bonus(scores.entropy_BT, weight_BT,
                                 entropy_coef=bonus),
         auxiliary.router_balance(scores.router, load_LE,
                                  balance_coef=balance_coef),

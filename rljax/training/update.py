@@ -19,6 +19,7 @@ def make_update_fn(
     *,
     num_microbatches: int = 1,
     router_bias_rate: float = 0.0,
+    takes_reference: bool = False,
     state_sharding=None,
     batch_sharding=None,
     name: str = 'update',
@@ -31,6 +32,8 @@ def make_update_fn(
     optimizer: gradient transformation, with clipping and schedule.
     num_microbatches: must divide the rows of the batch.
     router_bias_rate: how far a router's bias moves in a step, if it has one.
+    takes_reference: `update(state, batch, key, reference)` hands parameters to
+      `loss_fn` as a fourth argument; they are neither trained nor donated.
     state_sharding: sharding of the state in and out; None on one device.
     batch_sharding: sharding of the batch's leading axis.
     name: of the compiled function, where there is another in the run.
@@ -40,19 +43,21 @@ def make_update_fn(
   """
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
-  def update(state: TrainState, batch, key: jax.Array):
+  def update(state: TrainState, batch, key: jax.Array, *reference):
     key = jax.random.fold_in(key, state.step)  # so a resumed run repeats itself
     micro = microbatch.split(batch, num_microbatches)
 
     def accumulate(total, inputs):
       index, rows = inputs
-      run = lambda r: grad_fn(state.params, r, jax.random.fold_in(key, index))
+      run = lambda r: grad_fn(state.params, r, jax.random.fold_in(key, index),
+                              *reference)
       out = microbatch.skip_empty(run)(rows)
       return jax.tree.map(jnp.add, total, out), None
 
     first = jax.tree.map(lambda x: x[0], micro)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype),
-                         jax.eval_shape(grad_fn, state.params, first, key))
+                         jax.eval_shape(grad_fn, state.params, first, key,
+                                        *reference))
     ((loss, metrics), grads), _ = jax.lax.scan(
         accumulate, zeros, (jnp.arange(num_microbatches), micro))
 
@@ -74,7 +79,8 @@ def make_update_fn(
   metrics_at = None if batch_sharding is None else (
       sharding.replicated(batch_sharding.mesh))
   compiled = jax.jit(update, donate_argnames='state',
-                     in_shardings=(state_sharding, batch_sharding, None),
+                     in_shardings=(state_sharding, batch_sharding, None,
+                                   *[None] * takes_reference),
                      out_shardings=(state_sharding, metrics_at))
   return compiled if batch_sharding is None else (
       sharding.placing(compiled, batch_sharding))

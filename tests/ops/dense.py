@@ -10,7 +10,8 @@ def value_and_grads(policy, given, tokens_BT, segment_BT, reference=None,
 
   Args:
     policy: hidden_BTD and kernel_DV, float64; without the kernel, logits_BTV.
-    given: weights of logp, entropy and, with a reference, kl, each [B, T].
+    given: weights of logp, entropy and, with a reference, kl and ref_kl, each
+      [B, T].
     tokens_BT: NumPy, as is segment_BT.
     reference: like policy.
     temperature: above 0.
@@ -33,13 +34,13 @@ def value_and_grads(policy, given, tokens_BT, segment_BT, reference=None,
 
 
 def _scores(policy, tokens_BT, segment_BT, reference, temperature, inside_BTV):
-  """logp, entropy and kl, each [B, T] at the tokens' own positions."""
+  """logp, entropy, kl and ref_kl, [B, T] at the tokens' own positions."""
   z_BTV = _logits(jnp, policy)[:, :-1] / temperature
   log_p_BTV = jax.nn.log_softmax(z_BTV)
   p_BTV = jnp.exp(log_p_BTV)
   kept_BTV = jnp.where(inside_BTV, z_BTV, -jnp.inf)
   drawn_BT = jnp.take_along_axis(z_BTV, tokens_BT[:, 1:, None], -1)[..., 0]
-  mean = lambda x_BTV: jnp.sum(
+  mean = lambda x_BTV, p_BTV=p_BTV: jnp.sum(
       jnp.where(p_BTV > 0, p_BTV * jnp.where(p_BTV > 0, x_BTV, 0), 0), -1)
   found = dict(logp=drawn_BT - jax.nn.logsumexp(kept_BTV, axis=-1),
                entropy=-mean(log_p_BTV))
@@ -47,6 +48,7 @@ def _scores(policy, tokens_BT, segment_BT, reference, temperature, inside_BTV):
     log_q_BTV = jax.nn.log_softmax(
         _logits(jnp, reference)[:, :-1] / temperature)
     found['kl'] = mean(log_p_BTV - log_q_BTV)
+    found['ref_kl'] = mean(log_q_BTV - log_p_BTV, jnp.exp(log_q_BTV))
   counts_BT = segment_BT[:, 1:] == segment_BT[:, :-1]
   counts_BT &= segment_BT[:, 1:] > 0
   return {name: jnp.pad(jnp.where(counts_BT, x_BT, 0), ((0, 0), (1, 0)))

@@ -14,7 +14,7 @@ from rljax.ops import vocabulary
 from tests import toys
 from tests.ops import dense
 
-NAMES = ('logp', 'entropy', 'kl')
+NAMES = ('logp', 'entropy', 'kl', 'ref_kl')
 ODD = dict(lengths=((5, 6), (12,), (4, 3, 3)), row_length=13)
 EVEN = dict(lengths=((5, 6), (12,), (), (4, 3, 3)) * 2, row_length=12)
 
@@ -47,7 +47,7 @@ def value_and_grads(policy, given, tokens_BT, segment_BT, reference=None,
                          reference=reference, **options)
     found = dict(logp=out.logp_BT, entropy=out.entropy_BT)
     if out.kl_BT is not None:
-      found['kl'] = out.kl_BT
+      found |= dict(kl=out.kl_BT, ref_kl=out.ref_kl_BT)
     return sum(jnp.sum(given[name] * x) for name, x in found.items()), found
 
   with jax.numpy_dtype_promotion('strict'):
@@ -143,10 +143,35 @@ class BlockTest(parameterized.TestCase):
 
   def test_the_reference_gets_no_gradient(self):
     (policy, reference), tokens_BT, segment_BT, _ = example()
-    grads = jax.grad(lambda reference: jnp.sum(logprobs.score(
-        policy, tokens_BT, segment_BT, reference=reference).kl_BT))(reference)
-    for x in jax.tree.leaves(grads):
-      np.testing.assert_array_equal(x, 0)
+    for name in ('kl_BT', 'ref_kl_BT'):
+      grads = jax.grad(lambda reference: jnp.sum(getattr(logprobs.score(
+          policy, tokens_BT, segment_BT, reference=reference), name)))(
+              reference)
+      for x in jax.tree.leaves(grads):
+        np.testing.assert_array_equal(x, 0)
+
+  def test_the_divergences_are_two_and_zero_of_itself(self):
+    (policy, reference), *rest = example()
+    out = logprobs.score(policy, *rest[:2], reference=reference)
+    there = logprobs.score(reference, *rest[:2], reference=policy)
+    np.testing.assert_allclose(out.ref_kl_BT, there.kl_BT, atol=2e-5)
+    self.assertGreater(np.abs(out.ref_kl_BT - out.kl_BT).max(), 0.5)
+    same = logprobs.score(policy, *rest[:2], reference=policy)
+    for x_BT in (same.kl_BT, same.ref_kl_BT):
+      np.testing.assert_allclose(x_BT, 0, atol=1e-6)
+
+  def test_gradient_of_the_reverse_direction_by_finite_differences(self):
+    # The slope along a random direction, of float32 sums: to two digits.
+    (policy, reference), tokens_BT, segment_BT, given = example()
+    run = jax.jit(lambda kernel_DV: jnp.sum(given['ref_kl'] * logprobs.score(
+        policy.replace(kernel_DV=kernel_DV), tokens_BT, segment_BT,
+        reference=reference, block=(5, 7)).ref_kl_BT))
+    step_DV = np.random.default_rng(1).normal(
+        size=policy.kernel_DV.shape).astype(np.float32)
+    slope = (run(policy.kernel_DV + 1e-2 * step_DV)
+             - run(policy.kernel_DV - 1e-2 * step_DV)) / 2e-2
+    want = jnp.sum(jax.grad(run)(policy.kernel_DV) * step_DV)
+    np.testing.assert_allclose(slope, want, rtol=1e-2)
 
 
 class MeshTest(parameterized.TestCase):

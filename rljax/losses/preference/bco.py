@@ -9,6 +9,8 @@ import jax
 from rljax.ops import pairs
 from rljax.types import PreferenceBatch
 
+READS = ('ref_logp_BT',)
+
 
 def loss(
     logp_BT: jax.Array,

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from rljax.ops import pairs
 from rljax.types import PreferenceBatch
 
+READS = ('ref_logp_BT',)
+
 _LARGEST = 80.0  # e to this is a float32
 
 

@@ -9,15 +9,25 @@
 `length` says how ρ sums log-ratios: 'sum' as published; 'mean' over the tokens
 of a response; a number α weighs the tokens beyond the length of the shorter
 response by α (length-desensitised). `nll_coef` adds -a log π(w) / |w|.
+`divergence` takes another one than KL(π ‖ π_ref) from the reference: ρ becomes
+f'(e^ρ), but for a constant.
+
+Step-DPO is this loss on other pairs: the prompt holds the steps that are right,
+a response is the next one, right or wrong, without a token that ends the text.
 
 Reference: DPO (arXiv 2305.18290), eq. 7; robust: arXiv 2403.00409; α: LD-DPO
-(arXiv 2409.06411); a: R-DPO (arXiv 2403.19159).
+(arXiv 2409.06411); a: R-DPO (arXiv 2403.19159); divergences: f-DPO (arXiv
+2309.16240), table 1; Step-DPO (arXiv 2406.18629), eq. 2, with β 0.4.
 """
 import jax
 import jax.numpy as jnp
 
 from rljax.ops import pairs
 from rljax.types import PreferenceBatch
+
+READS = ('ref_logp_BT',)
+
+_LARGEST = 80.0  # e to this is a float32
 
 
 def loss(
@@ -30,6 +40,7 @@ def loss(
     length: str | float = 'sum',
     length_penalty: float = 0.0,
     nll_coef: float = 0.0,
+    divergence: str | float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Returns the loss and its metrics, all additive over rows.
 
@@ -43,6 +54,8 @@ def loss(
       shorter response.
     length_penalty: a, outside of β.
     nll_coef: of the chosen response's mean negative log-likelihood.
+    divergence: 'js', or the α in [0, 1] of (1 - e^{-αρ}) / α, where 0 is the
+      reverse divergence of DPO and 1 the forward one.
 
   Raises:
     ValueError: a number out of its range, or no reference.
@@ -52,7 +65,7 @@ def loss(
         f'Expected label_smoothing in [0, {0.5 if robust else 1}), got '
         f'{label_smoothing}. Correct config.loss.')
   ratio_BT = pairs.log_ratios(logp_BT, batch)
-  rho = _summed(ratio_BT, batch, length)
+  rho = _summed(ratio_BT, batch, length).map(_slope(divergence))
   longer_BP = pairs.lengths(batch, logp_BT.dtype).margin_BP
   margin_BP = beta * rho.margin_BP - length_penalty * longer_BP
   right_BP, wrong_BP = (-jax.nn.log_sigmoid(x) for x in (margin_BP, -margin_BP))
@@ -64,6 +77,19 @@ def loss(
   if nll_coef:
     loss_BP -= nll_coef * pairs.means(logp_BT, batch).chosen_BP
   return pairs.outcome(batch, loss_BP, rho.scaled(beta))
+
+
+def _slope(divergence):
+  """ρ -> f'(e^ρ), its constant left out."""
+  if divergence == 'js':
+    return jax.nn.log_sigmoid
+  if isinstance(divergence, str) or not 0 <= divergence <= 1:
+    raise ValueError(f"Expected divergence to be 'js' or a number in [0, 1], "
+                     f'got {divergence!r}. Correct config.loss.')
+  if not divergence:
+    return lambda rho_BP: rho_BP
+  return lambda rho_BP: -jnp.expm1(
+      jnp.minimum(-divergence * rho_BP, _LARGEST)) / divergence
 
 
 def _summed(ratio_BT, batch, length) -> pairs.Sides:

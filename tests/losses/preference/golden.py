@@ -15,6 +15,10 @@ REFERENCE = dict(chosen=[[-.6, -1.3, -.9, -.8], [-.4, -.8, -1.6, PAD]],
                  rejected=[[-1, -1.8, -1, PAD], [-.5, -1.4, -.3, -1.1]])
 GUIDE = dict(chosen=[[-.4, -1.4, -.3, -.7], [-.9, -.6, -1, PAD]],
              rejected=[[-1.9, -1.7, -1.6, PAD], [-1.2, -1.5, -.2, -1]])
+# KL(reference ‖ policy): Σ over chosen .4 and .6, over rejected .2 and .4.
+DIVERGENCE = dict(chosen=[[.1, .2, .05, .05], [.2, .1, .3, PAD]],
+                  rejected=[[.1, .05, .05, PAD], [.1, .1, .1, .1]])
+KL = 0.3  # KTO's z
 
 # name, hyper-parameters, loss of either pair.
 LOSSES = (
@@ -37,7 +41,15 @@ LOSSES = (
     ('apo', dict(form='down'), (.954272, 1.08619)),
     ('discopop', dict(tau=.05), (.496585, .913209)),
     ('tgdpo', dict(alpha=.5), (.376951, .877528)),
-    ('tgdpo', dict(alpha=2.0), (.306599, .776344)))
+    ('tgdpo', dict(alpha=2.0), (.306599, .776344)),
+    # The sides of a pair are alike: 1 - σ(.5 (1 - .3)) = 1 - σ(.5 (.3 + .4)).
+    ('kto', {}, (.413382, .549834)),
+    # -log σ(.5 (1.4 + .4 - .2)), -log σ(.5 (-.8 + .6 - .4))
+    ('tdpo', dict(form=1), (.371101, .854355)),
+    # -log σ(.5 (1.4 + .5 (.4 - .2))), -log σ(.5 (-.8 + .5 (.6 - .4)))
+    ('tdpo', dict(form=2, alpha=.5), (.386871, .883382)),
+    # .8 DPO + .2 BCO + the mean over tokens: 2.6 / 4, 2.9 / 3
+    ('mpo', {}, (1.186992, 2.017447)))
 BETA = 0.5
 
 
@@ -56,7 +68,8 @@ def pair(number, dtype=np.float64):
       mask_BT=is_real_BT, weight_BP=np.ones((1, 1), np.float32),
       share_BT=is_real_BT.astype(np.float32),
       ref_logp_BT=jnp.asarray(sides(REFERENCE)),
-      guide_logp_BT=jnp.asarray(sides(GUIDE)), load_BLE=None)
+      guide_logp_BT=jnp.asarray(sides(GUIDE)), load_BLE=None,
+      kl_B=jnp.full(1, KL, dtype), ref_kl_BT=jnp.asarray(sides(DIVERGENCE)))
 
 
 def random(seed=0, rows=4, length=24, pairs_per_row=3, dtype=np.float32):
@@ -81,9 +94,11 @@ def random(seed=0, rows=4, length=24, pairs_per_row=3, dtype=np.float32):
         at += n
       weight_BP[b, p] = 1 / (2 * rows - 1)
   draw = lambda: jnp.asarray(-rng.exponential(size=shape), dtype)
-  return draw(), PreferenceBatch(
+  logp_BT = draw()
+  return logp_BT, PreferenceBatch(
       tokens_BT=rng.integers(0, 3, shape).astype(np.int32),
       position_BT=position_BT, segment_BT=segment_BT, pair_BT=pair_BT,
       chosen_BT=chosen_BT, mask_BT=mask_BT, weight_BP=weight_BP,
       share_BT=(segment_BT > 0).astype(np.float32), ref_logp_BT=draw(),
-      guide_logp_BT=draw(), load_BLE=None)
+      guide_logp_BT=draw(), load_BLE=None,
+      kl_B=jnp.full(rows, KL, dtype), ref_kl_BT=-draw())

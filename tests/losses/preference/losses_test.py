@@ -1,4 +1,7 @@
-"""Preference losses against values by hand, and what all of them promise."""
+"""Preference losses against values by hand, and how they are related.
+
+What all of them promise: `contract_test`.
+"""
 import math
 
 from absl.testing import absltest
@@ -12,7 +15,6 @@ from rljax.ops import pairs
 from tests.losses.preference import golden
 
 NAMES = losses.names('preference')
-FREE = ('simpo', 'orpo', 'cpo')  # of a reference
 
 
 def get(name, **hparams):
@@ -52,64 +54,19 @@ class GoldenTest(parameterized.TestCase):
                                (.7, -.4)[number])
 
 
-class PromisesTest(parameterized.TestCase):
-
-  @parameterized.parameters(*NAMES)
-  def test_rows_add_up(self, name):
-    logp_BT, batch = golden.random()
-    loss = get(name)
-    whole = loss(logp_BT, batch)
-    rows = [loss(*jax.tree.map(lambda x: x[i:i + 1], (logp_BT, batch)))
-            for i in range(len(logp_BT))]
-    jax.tree.map(lambda x, *parts: np.testing.assert_allclose(
-        sum(parts), x, rtol=1e-5, atol=1e-6), whole, *rows)
-
-  @parameterized.parameters(*NAMES)
-  def test_what_is_masked_does_not_matter(self, name):
-    logp_BT, batch = golden.random()
-    spoilt = lambda x: jnp.where(batch.mask_BT, x, jnp.nan)
-    dirty = batch.replace(ref_logp_BT=spoilt(batch.ref_logp_BT),
-                          guide_logp_BT=spoilt(batch.guide_logp_BT))
-    value_and_grad = jax.value_and_grad(get(name), has_aux=True)
-    (want, _), grad = value_and_grad(logp_BT, batch)
-    (got, _), dirty_grad = value_and_grad(spoilt(logp_BT), dirty)
-    np.testing.assert_allclose(got, want, rtol=1e-6)
-    np.testing.assert_allclose(dirty_grad, grad, atol=1e-6)
-    np.testing.assert_array_equal(grad[~batch.mask_BT], 0)
-    self.assertGreater(np.abs(grad[batch.mask_BT]).min(), 0)
+class SlopeTest(parameterized.TestCase):
 
   @parameterized.parameters(*NAMES)
   def test_gradients_by_finite_differences(self, name):
     with jax.enable_x64(True):
       logp_BT, batch = golden.random(dtype=np.float64)
-      # Kinks of hinge and DPOP are not near.
+      # Kinks of hinge and DPOP are not near; TDPO's divergence moves too.
       run = lambda x: get(name)(x, batch)[0]
       grad = jax.grad(run)(logp_BT)
       step = np.random.default_rng(1).normal(size=logp_BT.shape)
       slope = (run(logp_BT + 1e-6 * step) - run(logp_BT - 1e-6 * step)) / 2e-6
       self.assertAlmostEqual(float(slope), float(jnp.sum(grad * step)),
                              delta=1e-6)
-
-  @parameterized.parameters(*[name for name in NAMES if name not in FREE])
-  def test_no_gradient_reaches_reference_or_guide(self, name):
-    logp_BT, batch = golden.random()
-    others = jax.grad(lambda *x: get(name)(logp_BT, batch.replace(
-        ref_logp_BT=x[0], guide_logp_BT=x[1]))[0], argnums=(0, 1))(
-            batch.ref_logp_BT, batch.guide_logp_BT)
-    for grad in others:
-      np.testing.assert_array_equal(grad, 0)
-    with self.assertRaisesRegex(ValueError, 'reference, got none'):
-      get(name)(logp_BT, batch.replace(ref_logp_BT=None))
-
-  @parameterized.parameters(*NAMES)
-  def test_absurd_log_ratios_stay_finite(self, name):
-    logp_BT, batch = golden.random()
-    for scale in (1e3, -1e3, 0.0, 1e-7):
-      far_BT = jnp.minimum(scale * jnp.where(batch.chosen_BT, -1.0, 1.0), 0.0)
-      (loss, _), grad = jax.value_and_grad(get(name), has_aux=True)(
-          far_BT, batch)
-      self.assertTrue(np.isfinite(loss), scale)
-      self.assertTrue(np.all(np.isfinite(grad)), scale)
 
   @parameterized.parameters(
       ('dpo', {}, math.log(2)), ('tgdpo', {}, math.log(2)),
@@ -124,14 +81,6 @@ class PromisesTest(parameterized.TestCase):
     self.assertAlmostEqual(float(loss), want, places=6)
     self.assertEqual(float(metrics['reward_margin']), 0.0)
 
-  def test_jit_under_strict_promotion(self):
-    with jax.numpy_dtype_promotion('standard'):
-      for name in NAMES:
-        batch = golden.random()
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(
-            x, y, rtol=1e-5, atol=1e-6), jax.jit(get(name))(*batch),
-                     get(name)(*batch))
-
 
 class ReductionsTest(parameterized.TestCase):
 
@@ -145,7 +94,10 @@ class ReductionsTest(parameterized.TestCase):
 
   @parameterized.parameters(
       ('dpo', dict(robust=True)), ('dpo', dict(length=1.0)),
-      ('dpop', dict(penalty=0.0)), ('tgdpo', dict(alpha=0.0)))
+      ('dpop', dict(penalty=0.0)), ('tgdpo', dict(alpha=0.0)),
+      ('tdpo', dict(form=2, alpha=0.0)),
+      ('mpo', dict(preference_coef=1.0, quality_coef=0.0,
+                   generation_coef=0.0)))
   def test_to_dpo(self, name, hparams):
     self.same(get(name, **hparams), get('dpo'))
 
@@ -185,10 +137,166 @@ class ReductionsTest(parameterized.TestCase):
   @parameterized.parameters(
       ('dpo', dict(label_smoothing=0.5, robust=True)), ('dpo', dict(length=2)),
       ('exo', dict(label_smoothing=0.0)), ('apo', dict(form='up')),
-      ('dpo', dict(length='median')))
+      ('dpo', dict(length='median')), ('dpo', dict(divergence='kl')),
+      ('dpo', dict(divergence=1.5)), ('tdpo', dict(form=3)))
   def test_numbers_out_of_range_are_refused(self, name, hparams):
     with self.assertRaisesRegex(ValueError, 'Expected'):
       get(name, **hparams)(*golden.random())
+
+
+class MixTest(parameterized.TestCase):
+
+  def test_mpo_is_the_sum_of_its_parts(self):
+    batch = golden.random()
+    weights = dict(preference_coef=0.5, quality_coef=0.25, generation_coef=0.0)
+    want = 0.5 * get('dpo')(*batch)[0] + 0.25 * get('bco')(*batch)[0]
+    np.testing.assert_allclose(get('mpo', **weights)(*batch)[0], want,
+                               rtol=1e-6)
+
+  @parameterized.parameters('dpo', 'mpo')
+  def test_the_weight_of_imitation_stands_on_imitation(self, name):
+    # Of pair 0, -log π(w) / |w| = 2.6 / 4; the rest does not change.
+    key = {'dpo': 'nll_coef', 'mpo': 'generation_coef'}[name]
+    batch = golden.pair(0, np.float32)
+    loss = lambda coef: float(get(name, **{key: coef})(*batch)[0])
+    self.assertAlmostEqual(loss(3.0) - loss(1.0), 2 * 2.6 / 4, places=5)
+
+
+class DivergenceTest(parameterized.TestCase):
+  """f-DPO: ρ becomes f'(e^ρ), but for a constant that cancels."""
+
+  @parameterized.parameters(
+      (1.0, lambda u: -1 / u),                        # f = -log u: forward
+      (0.5, lambda u: (1 - u ** -0.5) / 0.5),         # α
+      ('js', lambda u: np.log(2 * u / (1 + u))))      # Jensen-Shannon
+  def test_by_the_slope_of_f(self, divergence, slope):
+    # Of pair 0, e^ρ is e and e^-0.4.
+    want = golden.BETA * (slope(np.e) - slope(np.exp(-0.4)))
+    loss, _ = get('dpo', divergence=divergence)(*golden.pair(0, np.float32))
+    self.assertAlmostEqual(float(loss), math.log1p(math.exp(-want)), places=5)
+    self.assertGreater(abs(float(loss) - .403186), 0.01)
+
+  def test_a_small_alpha_is_near_dpo(self):
+    batch = golden.random()
+    np.testing.assert_allclose(get('dpo', divergence=1e-4)(*batch)[0],
+                               get('dpo')(*batch)[0], rtol=1e-3)
+
+  @parameterized.parameters(1.0, 0.3, 'js')
+  def test_hundreds_of_nats_are_finite(self, divergence):
+    logp_BT, batch = golden.random()
+    for scale in (500.0, -500.0):
+      (loss, _), grad = jax.value_and_grad(
+          get('dpo', divergence=divergence), has_aux=True)(
+              scale * logp_BT, batch)
+      self.assertTrue(np.isfinite(loss) and np.isfinite(grad).all())
+
+
+class KtoTest(parameterized.TestCase):
+
+  def test_at_the_reference_both_sides_are_a_half(self):
+    logp_BT, batch = golden.random()
+    at = batch.replace(ref_logp_BT=logp_BT, kl_B=jnp.zeros_like(batch.kl_B))
+    self.assertAlmostEqual(float(get('kto')(logp_BT, at)[0]), 0.5, places=6)
+
+  @parameterized.parameters(True, False)
+  def test_one_label_is_a_pair_with_one_side(self, chosen):
+    # σ(-.5 (1 - .3)) and σ(-.5 (.3 + .4)) are the same; twice the weight of
+    # the one that is there, and no trace of the other.
+    logp_BT, batch = golden.pair(0, np.float32)
+    alone = batch.replace(mask_BT=batch.mask_BT & (batch.chosen_BT == chosen))
+    weights = dict(desirable_weight=2.0 if chosen else 9.0,
+                   undesirable_weight=9.0 if chosen else 2.0)
+    run = lambda x: get('kto', **weights)(x, alone)[0]
+    self.assertAlmostEqual(float(run(logp_BT)), 2 * .413382, places=5)
+    grad = np.asarray(jax.grad(run)(logp_BT))
+    np.testing.assert_array_equal(grad != 0, alone.mask_BT)
+
+  def test_a_larger_divergence_asks_more_of_chosen_and_less_of_rejected(self):
+    logp_BT, batch = golden.pair(0, np.float32)
+    def loss(z, chosen):
+      return float(get('kto')(logp_BT, batch.replace(
+          kl_B=jnp.full(1, z), mask_BT=batch.mask_BT & (
+              batch.chosen_BT == chosen)))[0])
+    self.assertGreater(loss(1.0, True), loss(0.0, True))
+    self.assertLess(loss(1.0, False), loss(0.0, False))
+
+  def test_the_estimate_is_a_mean_over_the_examples_that_are_there(self):
+    # ρ: 1 and -.4; alone, 1; a mean below 0 is none.
+    logp_BT, batch = golden.pair(0, np.float32)
+    self.assertAlmostEqual(float(pairs.mismatched_kl(logp_BT, batch)), 0.3,
+                           places=5)
+    alone = batch.replace(mask_BT=batch.mask_BT & batch.chosen_BT)
+    self.assertAlmostEqual(float(pairs.mismatched_kl(logp_BT, alone)), 1.0,
+                           places=5)
+    other = batch.replace(mask_BT=batch.mask_BT & ~batch.chosen_BT)
+    self.assertEqual(float(pairs.mismatched_kl(logp_BT, other)), 0.0)
+    nobody = batch.replace(weight_BP=jnp.zeros((1, 1)))
+    self.assertEqual(float(pairs.mismatched_kl(logp_BT, nobody)), 0.0)
+
+  def test_the_estimate_has_no_gradient_and_hides_no_nan(self):
+    logp_BT, batch = golden.random()
+    batch = batch.replace(ref_logp_BT=logp_BT - 1)
+    grad = jax.grad(lambda x: pairs.mismatched_kl(x, batch))(logp_BT)
+    np.testing.assert_array_equal(grad, 0)
+    broken = jnp.where(batch.mask_BT, jnp.nan, logp_BT)
+    self.assertTrue(np.isnan(pairs.mismatched_kl(broken, batch)))
+
+  def test_an_estimate_by_micro_batch_would_be_seen(self):
+    # The reason that z comes with the step: parts have another one.
+    logp_BT, batch = golden.random()
+    batch = batch.replace(ref_logp_BT=batch.ref_logp_BT - 1)
+    whole = pairs.mismatched_kl(logp_BT, batch)
+    parts = [pairs.mismatched_kl(*jax.tree.map(
+        lambda x: x[i::2], (logp_BT, batch))) for i in range(2)]
+    self.assertGreater(max(abs(float(x - whole)) for x in parts), 0.05)
+
+
+class TdpoTest(parameterized.TestCase):
+
+  @parameterized.parameters((1, True), (2, False))
+  def test_whether_the_divergence_of_chosen_responses_has_a_gradient(
+      self, form, has_any):
+    logp_BT, batch = golden.random()
+    grad = jax.grad(lambda x: get('tdpo', form=form)(
+        logp_BT, batch.replace(ref_kl_BT=x))[0])(batch.ref_kl_BT)
+    chosen = np.asarray(grad)[batch.mask_BT & batch.chosen_BT]
+    rejected = np.asarray(grad)[batch.mask_BT & ~batch.chosen_BT]
+    self.assertEqual(bool(np.any(chosen < 0)), has_any)
+    self.assertTrue(np.all(chosen <= 0) and np.all(rejected > 0))
+
+  def test_rewards_hold_the_divergence(self):
+    _, metrics = get('tdpo')(*golden.pair(0, np.float32))
+    self.assertAlmostEqual(float(metrics['reward_chosen']), .5 * 1.4, places=5)
+    self.assertAlmostEqual(float(metrics['reward_rejected']), .5 * -.2,
+                           places=5)
+
+
+class SumsTest(parameterized.TestCase):
+
+  def test_lengths_count_the_tokens_that_are_scored(self):
+    _, batch = golden.pair(0, np.float32)
+    length = pairs.lengths(batch)
+    self.assertEqual(float(length.chosen_BP[0, 0]), 4)
+    self.assertEqual(float(length.rejected_BP[0, 0]), 3)
+
+  def test_token_weights_are_means_of_sides_of_pairs(self):
+    # 4 and 3 tokens: 1/8 each and 1/6 each; one in all.
+    _, batch = golden.pair(0, np.float32)
+    weight_BT = pairs.token_weights(batch)
+    np.testing.assert_allclose(weight_BT[0], [1 / 8] * 4 + [1 / 6] * 3 + [0],
+                               rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(pairs.token_weights(golden.random()[1])),
+                               1, rtol=1e-6)
+
+  @parameterized.parameters(-1e-7, -1e-4, -0.5, -0.7, -30.0)
+  def test_odds_keep_their_digits(self, logp):
+    # Of ORPO: log p - log(1 - p), which cancels near p = 1 if written so.
+    logp_BT, batch = golden.pair(0, np.float32)
+    both = jnp.where(batch.chosen_BT, logp, -1.0)
+    found = get('orpo')(both.astype(jnp.float32), batch)[1]['log_odds']
+    odds = lambda x: x - math.log(-math.expm1(x))
+    self.assertAlmostEqual(float(found), odds(float(np.float32(logp)))
+                           - odds(-1.0), delta=1e-4)
 
 
 class GuideTest(parameterized.TestCase):

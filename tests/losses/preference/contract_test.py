@@ -1,0 +1,119 @@
+"""Every loss on pairs, present or to come, is put through the contract."""
+import importlib
+import types
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
+
+from rljax import losses
+from rljax.losses.preference import dpo
+from rljax.ops import pairs
+from tests.losses.preference import contract
+
+
+class ContractTest(parameterized.TestCase):
+
+  @parameterized.product(name=losses.names('preference'),
+                         check=list(contract.CHECKS))
+  def test_preference_loss_keeps(self, name, check):
+    contract.CHECKS[check](
+        importlib.import_module(f'rljax.losses.preference.{name}'))
+
+
+def module(loss, reads=('ref_logp_BT',), doc='A loss.'):
+  return types.SimpleNamespace(loss=loss, READS=reads, __doc__=doc)
+
+
+def _mean_of_what_is_there(logp_BT, batch):
+  """A mean over the rows at hand, masked after `exp`, by the padding's id."""
+  inside_BT = batch.tokens_BT != 0
+  ratio_BT = jnp.exp(logp_BT - batch.ref_logp_BT) * inside_BT
+  return -jnp.mean(ratio_BT * jnp.where(batch.chosen_BT, 1.0, -1.0)), {}
+
+
+def _changed(change):
+  """DPO with its numbers by pair changed: (batch, x_BP) -> x_BP."""
+  def loss(logp_BT, batch):
+    rho = pairs.log_ratio_sums(logp_BT, batch).scaled(0.5)
+    return pairs.outcome(batch, change(
+        batch, -jax.nn.log_sigmoid(rho.margin_BP)), rho)
+  return module(loss)
+
+
+def _by_counted_ratios(logp_BT, batch):
+  """Divides by the log-ratios that are not 0, instead of by the mask."""
+  ratio_BT = pairs.log_ratios(logp_BT, batch)
+  count = pairs.sums((ratio_BT != 0).astype(jnp.float32), batch)
+  mean = pairs.sums(ratio_BT, batch).map(jnp.divide, count)
+  return pairs.outcome(batch, -jax.nn.log_sigmoid(mean.margin_BP), mean)
+
+
+def _divided_by_no_token(logp_BT, batch):
+  count = pairs.sums(batch.mask_BT.astype(jnp.float32), batch)
+  mean = pairs.sums(logp_BT, batch).map(jnp.divide, count)
+  return pairs.outcome(batch, -jax.nn.log_sigmoid(mean.margin_BP), mean)
+
+
+def _one_less_the_weights(logp_BT, batch):
+  rho = pairs.log_ratio_sums(logp_BT, batch)
+  loss, metrics = pairs.outcome(batch, rho.margin_BP, rho)
+  return 1 - jnp.sum(batch.weight_BP) - loss, metrics
+
+
+def _naive_logarithm(logp_BT, batch):
+  rho = pairs.log_ratio_sums(logp_BT, batch)
+  return pairs.outcome(batch, -jnp.log(jax.nn.sigmoid(rho.margin_BP)), rho)
+
+
+def _live_reference(logp_BT, batch):
+  rho = pairs.sums(jnp.where(
+      batch.mask_BT, logp_BT - batch.ref_logp_BT, 0.0), batch)
+  return pairs.outcome(batch, -jax.nn.log_sigmoid(rho.margin_BP), rho)
+
+
+class NegativeControl(parameterized.TestCase):
+  """The same checks, on losses with the mistakes they are there for."""
+
+  @parameterized.parameters(
+      'additive', 'padding', 'ids', 'gradient', 'constants', 'packing',
+      'source', 'float32', 'metrics')
+  def test_a_loss_with_every_mistake_is_rejected(self, check):
+    with self.assertRaises(AssertionError):
+      contract.CHECKS[check](module(_mean_of_what_is_there))
+
+  @parameterized.named_parameters(
+      ('counted ratios', _by_counted_ratios, 'finite'),
+      ('log of a sigmoid', _naive_logarithm, 'finite'),
+      ('no token', _divided_by_no_token, 'empty_side'),
+      ('no pair', _one_less_the_weights, 'empty'),
+      ('a live reference', _live_reference, 'constants'))
+  def test_a_known_mistake_is_rejected(self, loss, check):
+    contract.check_metrics(module(loss))
+    with self.assertRaises(AssertionError):
+      contract.CHECKS[check](module(loss))
+
+  @parameterized.named_parameters(
+      ('knows its row', 'row_order', lambda batch, x_BP: x_BP
+       * (1.0 + jnp.arange(x_BP.shape[0], dtype=jnp.float32))[:, None]),
+      ('sorted over the batch', 'additive', lambda batch, x_BP: x_BP
+       + jnp.sort(x_BP, axis=0)),
+      ('knows its neighbour', 'packing', lambda batch, x_BP: x_BP
+       + jnp.roll(x_BP, 1, axis=1)),
+      ('is no scalar', 'jit', lambda batch, x_BP: x_BP * (
+          2.0 if isinstance(x_BP, jax.core.Tracer) else 1.0)))
+  def test_a_changed_dpo_is_rejected(self, check, change):
+    contract.CHECKS[check](_changed(lambda batch, x_BP: x_BP))
+    with self.assertRaises(AssertionError):
+      contract.CHECKS[check](_changed(change))
+
+  @parameterized.parameters((('guide_logp_BT', 'ref_logp_BT'),), ((),))
+  def test_reads_that_lie_are_rejected(self, reads):
+    contract.check_reads(module(dpo.loss))
+    with self.assertRaises((AssertionError, ValueError)):
+      contract.check_reads(module(dpo.loss, reads))
+
+
+if __name__ == '__main__':
+  absltest.main()
