@@ -104,6 +104,8 @@ class PreferenceBatch:
   ref_logp_BT: Array | None    # float32; frozen reference; None: not asked for
   guide_logp_BT: Array | None  # float32; frozen guide of TGDPO
   load_BLE: Array | None       # float32; as in PolicyBatch
+  # int32; the segment of the prompt, where it is stored once for both sides.
+  prefix_BT: Array | None = None
   kl_B: Array | None = None    # float32; KTO's z of the step, in every row
   # float32; KL(reference ‖ policy) over the vocabulary, with a gradient: the
   # composed loss puts it here for TDPO.
@@ -143,6 +145,19 @@ class Rollout:
   stopped_PG: np.ndarray   # bool; False = cut at the length limit
   # By position in prompt and response, as `ops.routes` stores them.
   experts_PGSLX: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenPair:
+  """Token ids (int32) of a pair, and which response tokens enter the loss."""
+  id: str
+  prompt: np.ndarray
+  chosen: np.ndarray
+  rejected: np.ndarray
+  chosen_mask: np.ndarray    # bool
+  rejected_mask: np.ndarray  # bool
+  margin: float | None = None  # by how much the chosen one is better
+  domain: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

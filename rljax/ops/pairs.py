@@ -67,6 +67,20 @@ def means(x_BT: jax.Array, batch: PreferenceBatch) -> Sides:
   return sums(x_BT, batch).map(jnp.divide, lengths(batch, x_BT.dtype))
 
 
+def token_weights(batch: PreferenceBatch) -> jax.Array:
+  """weight_BT with which Σ is the mean of responses' means over their tokens.
+
+  Half of a pair's weight for either side, shared out among its tokens.
+  """
+  each = lengths(batch).map(
+      lambda length_BP: batch.weight_BP.astype(jnp.float32) / 2 / length_BP)
+  pair_BT = jnp.maximum(batch.pair_BT - 1, 0)
+  take = lambda x_BP: jnp.take_along_axis(x_BP, pair_BT, axis=1)
+  weight_BT = jnp.where(batch.chosen_BT, take(each.chosen_BP),
+                        take(each.rejected_BP))
+  return jnp.where(batch.mask_BT, weight_BT, 0.0)
+
+
 def log_ratios(logp_BT: jax.Array, batch: PreferenceBatch) -> jax.Array:
   """log π - log π_ref, token by token; the reference gets no gradient.
 
@@ -128,16 +142,6 @@ def in_shared_prefix(batch: PreferenceBatch) -> jax.Array:
   differs_BT = batch.mask_BT & ~same_BT
   return batch.mask_BT & (segments.running_sum(
       differs_BT.astype(jnp.int32), batch.segment_BT) == 0)
-
-
-def token_weights(batch: PreferenceBatch) -> jax.Array:
-  """Of a mean over pairs, their two sides, and the tokens of each."""
-  share = lengths(batch).map(lambda n_BP: batch.weight_BP / (2 * n_BP))
-  pair_BT = jnp.maximum(batch.pair_BT - 1, 0)
-  chosen_BT, rejected_BT = (jnp.take_along_axis(x_BP, pair_BT, axis=1)
-                            for x_BP in (share.chosen_BP, share.rejected_BP))
-  return jnp.where(batch.mask_BT, jnp.where(
-      batch.chosen_BT, chosen_BT, rejected_BT), 0.0)
 
 
 def total(batch: PreferenceBatch, x_BP: jax.Array) -> jax.Array:

@@ -50,9 +50,10 @@ def make_forward(model: nn.Module,
   """Builds `forward(params, batch, reference=None) -> Scores`.
 
   `batch` is any record with tokens_BT, position_BT, segment_BT and share_BT;
-  one with experts_BTLX has its routes replayed. `reference` are parameters of
-  the same model, from which the divergence is taken, token by token over the
-  whole vocabulary; they get no gradient.
+  one with experts_BTLX has its routes replayed, one with prefix_BT its prompts
+  shared. `reference` are parameters of the same model, from which the
+  divergence is taken, token by token over the whole vocabulary; they get no
+  gradient.
 
   Args:
     model: whose head gives log-probabilities without the logits.
@@ -61,16 +62,18 @@ def make_forward(model: nn.Module,
   """
   truncated = sampled is not None and bool(sampling.is_truncated(sampled))
 
-  def run(params, batch, **replay):
+  def run(params, batch, experts_BTLX):
+    more = {'replay_BTLX': experts_BTLX,
+            'prefix_BT': getattr(batch, 'prefix_BT', None)}
+    given = {name: x for name, x in more.items() if x is not None}
     return model.apply({'params': params}, batch.tokens_BT, batch.position_BT,
-                       batch.segment_BT, batch.share_BT, **replay)
+                       batch.segment_BT, batch.share_BT, **given)
 
   def forward(params, batch, reference=None) -> Scores:
-    routed = getattr(batch, 'experts_BTLX', None)
-    replay = {} if routed is None else {'replay_BTLX': routed}
-    out = run(params, batch, **replay)
+    out = run(params, batch, getattr(batch, 'experts_BTLX', None))
+    # Another model has routes of its own.
     other = None if reference is None else run(
-        jax.lax.stop_gradient(reference), batch).head
+        jax.lax.stop_gradient(reference), batch, None).head
     found = logprobs.score(out.head, batch.tokens_BT, batch.segment_BT,
                            sampled, truncated=truncated, reference=other)
     return Scores(found.logp_BT, found.entropy_BT, out.router, found.ref_kl_BT)
@@ -138,13 +141,11 @@ def compose(forward: Callable, objective_loss: Callable, *,
       batch = batch.replace(ref_kl_BT=scores.ref_kl_BT)
     # Rows carry the same load; None means these rows are the whole step.
     load_LE = None if batch.load_BLE is None else batch.load_BLE[0]
-    weight_BT = pairs.token_weights(batch) if isinstance(
-        batch, PreferenceBatch) else batch.weight_BT
     steered_B = getattr(batch, 'entropy_coef_B', None)
     bonus = entropy_coef if steered_B is None else steered_B[0]
     terms = [
         objective_loss(scores.logp_BT, batch),
-        auxiliary.entropy_bonus(scores.entropy_BT, weight_BT,
+        auxiliary.entropy_bonus(scores.entropy_BT, _token_weights(batch),
                                 entropy_coef=bonus),
         auxiliary.router_balance(scores.router, load_LE,
                                  balance_coef=balance_coef),
@@ -159,3 +160,9 @@ def compose(forward: Callable, objective_loss: Callable, *,
       metrics |= extra
     return sum(term for term, _ in terms), metrics
   return loss_fn
+
+
+def _token_weights(batch) -> jax.Array:
+  """The objective's own weights; of pairs, every response weighs the same."""
+  return pairs.token_weights(batch) if isinstance(batch, PreferenceBatch) else (
+      batch.weight_BT)

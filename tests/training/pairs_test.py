@@ -1,142 +1,178 @@
-"""Losses on pairs in an update: a live reference, micro-batches, devices."""
+"""A step on pairs depends on the pairs, not on how they are laid out."""
 import functools
-import math
 
 from absl.testing import absltest
 from absl.testing import parameterized
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from rljax import losses
+from rljax import packing
 from rljax import sharding
+from rljax.models import attention
 from rljax.training import forward
-from rljax.training import state as states
-from rljax.training import update
-from rljax.types import PreferenceBatch
+from rljax.types import TokenPair
 from tests import toys
+from tests.training import mesh_test
+from tests.training import steps
 
-ROWS, LENGTH, PROMPT = 8, 24, 4
-SGD = optax.sgd(0.5)
-
-
-@functools.cache
-def example():
-  """A model, a reference that is another one, and eight pairs in eight rows."""
-  model, params = toys.model_and_params('tiny')
-  reference = jax.tree.map(lambda x: 0.9 * x, params)
-  tokens_BT, position_BT, segment_BT = toys.rows(
-      [[8 + b % 3, 12 - b % 4] for b in range(ROWS)], LENGTH)
-  real_BT = segment_BT > 0
-  batch = PreferenceBatch(
-      tokens_BT=tokens_BT, position_BT=position_BT, segment_BT=segment_BT,
-      pair_BT=real_BT.astype(np.int32),
-      chosen_BT=real_BT & (segment_BT % 2 == 1),
-      mask_BT=real_BT & (position_BT >= PROMPT),
-      weight_BP=np.full((ROWS, 1), 1 / ROWS, np.float32),
-      share_BT=real_BT.astype(np.float32) / np.float32(real_BT.sum()),
-      ref_logp_BT=None, guide_logp_BT=None, load_BLE=None)
-  score = forward.make_score_fn(forward.make_forward(model))
-  ref_logp_BT, _, load_LE = score(reference, batch)
-  return model, params, reference, batch.replace(
-      ref_logp_BT=np.asarray(ref_logp_BT),
-      load_BLE=np.broadcast_to(load_LE, (ROWS, *load_LE.shape)))
+LENGTHS = ((7, 5, 3), (3, 4, 6), (9, 2, 2), (1, 3, 5), (6, 1, 4), (4, 6, 1))
+ROW = 40
+# num_rows, pairs_per_row, share_prompt, num_microbatches
+LAYOUTS = {
+    'padded': (8, 1, False, 1),
+    'padded, shared': (8, 1, True, 1),
+    'packed': (8, 4, False, 1),
+    'packed, shared': (8, 4, True, 1),
+    'micro-batches': (8, 4, True, 8),
+    'micro-batches of one pair': (8, 1, False, 4),
+}
 
 
 @functools.cache
-def loss_fn(name='tdpo', **hparams):
-  objective = losses.get('preference', name, beta=0.5, **hparams)
-  return forward.compose(forward.make_forward(example()[0]), objective.loss,
-                         entropy_coef=0.05, balance_coef=0.1)
+def pairs():
+  rng = np.random.default_rng(3)
+  draw = lambda n: rng.integers(0, 9, n, dtype=np.int32)
+
+  def mask(n):
+    inside = rng.random(n) < 0.7  # with holes
+    inside[rng.integers(n)] = True
+    return inside
+
+  found = []
+  for number, (prompt, chosen, rejected) in enumerate(LENGTHS):
+    one, other = draw(chosen), draw(rejected)
+    one[0] = other[0] = 4  # a prefix in common
+    found.append(TokenPair(str(number), draw(prompt), one, other, mask(chosen),
+                           mask(rejected)))
+  return found
 
 
-def step(reference, batch, **options):
-  """New parameters and metrics of one SGD step from the example's."""
-  run = update.make_update_fn(loss_fn(), SGD, takes_reference=True, **options)
-  params = states.frozen_copy(example()[1])
-  end, metrics = run(states.TrainState(np.int32(0), params, SGD.init(params)),
-                     batch, jax.random.key(0), reference)
-  return end.params, metrics
+@functools.cache
+def scored():
+  """Log-probabilities of reference and guide, kept by pair."""
+  rng = np.random.default_rng(4)
+  draw = lambda n: -rng.exponential(size=n).astype(np.float32)
+  return [[(draw(c), draw(r)) for _, c, r in LENGTHS] for _ in range(2)]
 
 
-class LiveReferenceTest(parameterized.TestCase):
+def batch_of(num_rows, pairs_per_row, share_prompt, num_microbatches):
+  batch, places = packing.pack_pairs(
+      pairs(), num_rows=num_rows, row_length=ROW, pairs_per_row=pairs_per_row,
+      num_microbatches=num_microbatches, share_prompt=share_prompt)
+  reference, guide = (packing.fill(values, places, batch.tokens_BT.shape)
+                      for values in scored())
+  return batch.replace(ref_logp_BT=reference, guide_logp_BT=guide)
 
-  def test_the_divergence_is_that_of_whole_logits(self):
-    model, params, reference, batch = example()
-    log_p, log_q = (jax.nn.log_softmax(model.apply(
-        {'params': x}, batch.tokens_BT, batch.position_BT,
-        batch.segment_BT).logits_BTV) for x in (params, reference))
-    kl_BT = jnp.pad(jnp.sum(jnp.exp(log_q) * (log_q - log_p), -1)[:, :-1],
-                    ((0, 0), (1, 0)))
-    total = lambda inside_BT: float(
-        jnp.sum(jnp.where(batch.mask_BT & inside_BT, kl_BT, 0)) / ROWS)
-    _, metrics = loss_fn()(params, batch, None, reference)
-    np.testing.assert_allclose(metrics['ref_kl_chosen'],
-                               total(batch.chosen_BT), rtol=1e-4)
-    np.testing.assert_allclose(metrics['ref_kl_rejected'],
-                               total(~batch.chosen_BT), rtol=1e-4)
-    self.assertGreater(float(metrics['ref_kl_chosen']), 0.01)
 
-  def test_a_policy_that_is_the_reference(self):
-    model, params, _, batch = example()
-    score = forward.make_score_fn(forward.make_forward(model))
-    batch = batch.replace(ref_logp_BT=score(params, batch)[0])
-    silent = forward.compose(
-        forward.make_forward(model),
-        losses.get('preference', 'tdpo').loss)
-    loss, metrics = silent(params, batch, None, params)
-    self.assertAlmostEqual(float(loss), math.log(2), places=5)
-    self.assertAlmostEqual(float(metrics['ref_kl_chosen']), 0, places=5)
+@functools.cache
+def loss_fn(model, name='tgdpo', **hparams):
+  hparams = hparams or (dict(beta=0.5, alpha=0.7, mask_shared_prefix=True)
+                        if name == 'tgdpo' else {})
+  objective = losses.get('preference', name, **hparams)
+  return forward.compose(forward.make_forward(model), objective.loss,
+                         entropy_coef=0.05)
 
-  def test_the_reference_is_neither_moved_nor_given_away(self):
-    _, params, reference, batch = example()
-    before = jax.tree.map(np.array, reference)
-    new, metrics = step(reference, batch)
-    jax.tree.map(np.testing.assert_array_equal, reference, before)
-    self.assertGreater(toys.largest_difference(new, params), 1e-4)
-    self.assertTrue(np.isfinite(metrics['loss']))
 
-  def test_the_divergence_moves_the_policy(self):
-    # Without its gradient this would be DPO with shifted margins.
-    _, params, reference, batch = example()
-    tdpo = jax.grad(lambda x: loss_fn(form=1)(x, batch, None, reference)[0])
-    still = batch.replace(ref_kl_BT=forward.make_forward(example()[0])(
-        params, batch, reference).ref_kl_BT)
-    constant = jax.grad(lambda x: loss_fn(form=1)(x, still, None)[0])
-    self.assertGreater(toys.largest_difference(
-        tdpo(params), constant(params)), 1e-4)
+@functools.cache
+def model_of(**overrides):
+  overrides = {'variant': 'tiny', 'num_layers': 1} | overrides
+  model, params = toys.model_and_params(overrides.pop('variant'), **overrides)
+  return steps.Step(model, params, None)
 
-  def test_no_gradient_reaches_the_reference(self):
-    _, params, reference, batch = example()
-    grads = jax.grad(lambda x: loss_fn()(params, batch, None, x)[0])(reference)
-    for leaf in jax.tree.leaves(grads):
-      np.testing.assert_array_equal(leaf, 0)
 
-  def test_micro_batches_and_eight_devices_take_the_same_step(self):
-    _, params, reference, batch = example()
-    want, _ = step(reference, batch)
-    parts, _ = step(reference, batch, num_microbatches=4)
-    toys.assert_trees_close(parts, want, atol=2e-5)
-    mesh = sharding.make_mesh()
-    with sharding.use(mesh):
-      rows = sharding.batch(mesh)
-      at = jax.tree.map(lambda _: sharding.replicated(mesh),
-                        states.TrainState(0, params, SGD.init(params)))
-      split, _ = step(reference, batch, state_sharding=at, batch_sharding=rows)
-    toys.assert_trees_close(split, want, atol=2e-5)
+class SameStepTest(parameterized.TestCase):
 
-  def test_without_a_reference_it_is_refused(self):
-    _, params, _, batch = example()
-    with self.assertRaisesRegex(ValueError, 'ref_kl_BT, got none'):
-      loss_fn()(params, batch, None)
+  def check(self, step, layout, loss):
+    want, want_metrics = steps.sgd_step(step, batch_of(*LAYOUTS['padded']),
+                                        loss=loss)
+    got, metrics = steps.sgd_step(step, batch_of(*layout), loss=loss,
+                                  num_microbatches=layout[-1])
+    toys.assert_trees_close(got, want, atol=2e-5, rtol=0)
+    of_router = ('router_balance', 'router_entropy', 'router_z', 'expert_load')
+    objective = lambda found: {
+        k: v for k, v in found.items() if k not in of_router}
+    toys.assert_trees_close(objective(metrics), objective(want_metrics),
+                            atol=2e-5, rtol=1e-4)
+    self.assertGreater(toys.largest_difference(want, step.params), 1e-3)
 
-  def test_a_loss_that_reads_none_gets_none(self):
-    _, params, _, batch = example()
-    loss, metrics = loss_fn('dpo')(params, batch, None)
-    self.assertTrue(np.isfinite(loss))
-    # The bonus is on a mean over pairs, sides and tokens.
-    self.assertBetween(float(metrics['entropy']), 0.1, math.log(272))
+  @parameterized.parameters(*list(LAYOUTS)[1:])
+  def test_tgdpo_with_every_layout(self, name):
+    step = model_of()
+    self.check(step, LAYOUTS[name], loss_fn(step.model))
+
+  @parameterized.parameters(
+      (dict(variant='tiny_dense'),), (dict(query_chunk=10),),
+      (dict(remat='full'),), (dict(variant='tiny_yarn'),))
+  def test_a_shared_prompt_with_every_kind_of_model(self, overrides):
+    step = model_of(**overrides)
+    self.check(step, LAYOUTS['packed, shared'], loss_fn(step.model))
+
+  def test_blocks_of_a_long_row(self):
+    # Rows of four blocks of 64 queries, each with the keys before its end.
+    step = model_of(variant='tiny_dense')
+    long = packing.pack_pairs(pairs(), num_rows=1, row_length=256,
+                              pairs_per_row=6)[0]
+    short = packing.pack_pairs(pairs(), num_rows=6, row_length=ROW,
+                               pairs_per_row=1, share_prompt=False)[0]
+    loss = loss_fn(step.model, 'simpo')
+    want, _ = steps.sgd_step(step, short, loss=loss)
+    got, _ = steps.sgd_step(step, long, loss=loss)
+    toys.assert_trees_close(got, want, atol=2e-5, rtol=0)
+
+  def test_a_shared_prompt_that_nobody_sees_is_another_step(self):
+    # Negative control: without the prefix, responses forget their prompt.
+    step = model_of()
+    batch = batch_of(*LAYOUTS['packed, shared'])
+    want, _ = steps.sgd_step(step, batch, loss=loss_fn(step.model))
+    blind = batch.replace(prefix_BT=np.zeros_like(batch.prefix_BT))
+    got, _ = steps.sgd_step(step, blind, loss=loss_fn(step.model))
+    self.assertGreater(toys.largest_difference(got, want), 1e-3)
+
+  @parameterized.parameters(
+      (dict(data=8),), (dict(data=2, context=2, expert=2),),
+      (dict(data=1, fsdp=2, context=2, tensor=2),))
+  def test_eight_devices(self, sizes):
+    step = model_of()
+    loss = loss_fn(step.model)
+    want, want_metrics = steps.sgd_step(
+        step, batch_of(*LAYOUTS['padded']), loss=loss)
+    batch = batch_of(*LAYOUTS['packed, shared'])
+    got, metrics = mesh_test.on_mesh(step, batch, loss,
+                                     sharding.make_mesh(**sizes))
+    toys.assert_trees_close(got, want, atol=2e-5, rtol=0)
+    np.testing.assert_allclose(metrics['loss'], want_metrics['loss'],
+                               rtol=1e-5)
+
+  def test_rows_of_context_parts_cross_a_prompt_and_its_responses(self):
+    batch = batch_of(*LAYOUTS['packed, shared'])
+    border = batch.segment_BT[:, ROW // 2 - 1], batch.segment_BT[:, ROW // 2]
+    crossing = (border[0] > 0) & ((batch.prefix_BT[:, ROW // 2] == border[0])
+                                  | (border[0] == border[1]))
+    self.assertTrue(crossing.any())
+
+  def test_scores_do_not_depend_on_the_layout(self):
+    step = model_of()
+    score = forward.make_score_fn(forward.make_forward(step.model),
+                                  num_microbatches=2)
+    found = []
+    for layout in ('padded', 'packed, shared'):
+      batch, places = packing.pack_pairs(
+          pairs(), num_rows=8, row_length=ROW, pairs_per_row=4,
+          share_prompt='shared' in layout, num_microbatches=2)
+      found.append(packing.take(score(step.params, batch)[0], places))
+    for sides, others in zip(*found, strict=True):
+      for a, b in zip(sides, others, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        self.assertLess(a.max(), 0)
+
+  def test_a_cache_and_a_prefix_do_not_go_together(self):
+    step = model_of()
+    batch = batch_of(*LAYOUTS['packed, shared'])
+    cache = attention.init_cache(step.model.config, 8, ROW)
+    with self.assertRaisesRegex(ValueError, 'no prefix_BT with a cache'):
+      step.model.apply({'params': step.params}, batch.tokens_BT,
+                       batch.position_BT, batch.segment_BT, cache=cache,
+                       prefix_BT=batch.prefix_BT)
 
 
 if __name__ == '__main__':
