@@ -28,10 +28,12 @@ from experiments import launch
 from experiments import ring_lite
 from experiments import sft
 from experiments import train_policy
+from experiments import train_preference
 from rljax.evaluation import report
 
 SCRIPTS = {'evaluation': evaluate.run, 'pipeline': ring_lite.run,
-           'policy': train_policy.run, 'supervised': sft.run}
+           'policy': train_policy.run, 'preference': train_preference.run,
+           'supervised': sft.run}
 
 
 def load(path: str | pathlib.Path):

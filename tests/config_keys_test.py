@@ -14,6 +14,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 from ml_collections import config_dict
 
+from experiments import preference_pairs
 from rljax import losses
 from rljax import packing
 from rljax import sharding
@@ -31,6 +32,7 @@ SCRIPTS = {
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
                'responses', 'launch'),
+    'preference': ('train_preference', 'preference_pairs', 'launch'),
     'supervised': ('sft', 'launch'),
 }
 # What a script calls the config, or the stage of a pipeline, it is given.
@@ -52,6 +54,11 @@ def accepted(family, section, config):
     name = (config if section == 'optimizer' else config.critic).optimizer.name
     return (keywords(optimizers.make_optimizer) - {'options'}
             | keywords(optimizers.find(name)))
+  if section == 'data.source' and family == 'preference':
+    opener = preference_pairs.SOURCES[config.data.source.name]
+    more = {'data_dir', 'tasks', 'train_size'} if (
+        config.data.source.name == 'corrupted') else set()
+    return {'name'} | (keywords(opener) - {'options'}) | more
   if section == 'data.source':
     builder = importlib.import_module(
         f'rljax.data.builders.{config.data.source.name}.builder')
