@@ -41,7 +41,8 @@ def measure(config, job, sampler, params, records, scorer, key):
       config, graded, job.workdir)
   return measurement.measure(
       graded, ks=options.ks, seed=config.seed,
-      num_examples=options.num_examples, verdict_PGV=verdict_PGV)
+      num_examples=options.num_examples, verdict_PGV=verdict_PGV,
+      **judging.reading(config))
 
 
 def choose_records(records, per_domain: int) -> list[dict]:
@@ -191,9 +192,13 @@ def tables(results: dict[str, dict]) -> dict[str, list[dict]]:
        'reasoning right of these': part['reasoning_right'],
        'unjudged': part['unjudged']}
       | {f'k={p["k"]}': p for p in part['cot_pass_at_k']}
+      | {f'{key}, corrected': value
+         for key, value in (part['corrected'] or {}).items()}
       for name, result in results.items()
       for part in result['reasoning'] or ()]
-  return ({'cot_pass_at_k': reasoning} if reasoning else {}) | {
+  judged = dict(cot_pass_at_k=reasoning, judge=rows(
+      lambda r: r['judge'])) if reasoning else {}
+  return judged | {
       'accuracy': rows(lambda r: {n: r[n] for n in names} | r['by_domain']),
       'pass_at_k': rows(lambda r: {f'k={p["k"]}': p for p in r['pass_at_k']}),
       'maj_at_k': rows(lambda r: {f'k={p["k"]}': p for p in r['maj_at_k']}),

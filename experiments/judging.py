@@ -26,13 +26,16 @@ def check(config):
   """Refuses, before anything is sampled, a judge that cannot be asked.
 
   Raises:
-    ValueError: an unknown name, or a server without address or model.
+    ValueError: an unknown name, a server without address or model, or rates of
+      a judge that tells nothing apart.
     ImportError: a server, and nothing installed to reach one with.
   """
   options = config.judge
   if options.name not in NAMES:
     raise ValueError(f'Expected judge.name among {NAMES}, got '
                      f'{options.name!r}. Correct it.')
+  cot_pass_at_k.aggregate([[[cot_pass_at_k.YES]]], 'majority', options.missing)
+  cot_pass_at_k.rogan_gladen(1, 1, fpr=options.fpr, tpr=options.tpr)
   if options.name == 'server' and not (options.base_url and options.model):
     raise ValueError(
         "Expected judge.base_url and judge.model with judge.name='server', got "
@@ -56,6 +59,15 @@ def verdicts(config, graded: responses.Graded, folder) -> np.ndarray:
   if config.judge.name == 'program':
     return by_program(graded)
   return by_model(config, graded, server(config), folder / CACHE)
+
+
+def reading(config) -> dict:
+  """How the verdicts are to be read, for `measurement.measure`."""
+  options = config.judge
+  errs = (options.fpr, options.tpr) != (0.0, 1.0)
+  return dict(everything=options.everything or options.name == 'program',
+              missing=options.missing,
+              call_rates=(options.fpr, options.tpr) if errs else None)
 
 
 def server(config):

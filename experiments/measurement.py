@@ -16,6 +16,7 @@ from rljax import evaluation
 from rljax.evaluation import cot_pass_at_k
 from rljax.evaluation import entropy
 from rljax.evaluation import intervals
+from rljax.evaluation import logic_prior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +39,13 @@ class Measurement:
   problems: list[dict]
   # By rule, over the problems whose every sample could be graded.
   reasoning: list[cot_pass_at_k.Summary] | None
+  # How far its calls agree and, where it judged wrong answers too, α, β and p
+  # of the logic prior, with the ids of the problems that break it.
+  judge: dict | None
 
 
 def measure(graded: responses.Graded, *, ks: Sequence[int], seed: int,
-            num_examples: int, verdict_PGV=None) -> Measurement:
+            num_examples: int, verdict_PGV=None, **reading) -> Measurement:
   """Puts the numbers together.
 
   Args:
@@ -50,6 +54,7 @@ def measure(graded: responses.Graded, *, ks: Sequence[int], seed: int,
     seed: of the resampling.
     num_examples: problems of which a response is kept as it is.
     verdict_PGV: of a judge of reasoning, as `cot_pass_at_k` reads them.
+    **reading: options of `judged`.
   """
   is_graded_P = graded.valid_PG.sum(axis=1) >= max(ks)
   if is_graded_P.sum() < 2:
@@ -86,22 +91,44 @@ def measure(graded: responses.Graded, *, ks: Sequence[int], seed: int,
       response_length=float(samples.length_PG.mean()),
       verdicts=responses.verdicts(graded),
       examples=examples(graded, num_examples), problems=problems,
-      reasoning=None if verdict_PGV is None else reasoning(
-          graded, verdict_PGV, ks, seed))
+      **judged(graded, verdict_PGV, ks, seed, **reading))
 
 
-def reasoning(graded: responses.Graded, verdict_PGV, ks: Sequence[int],
-              seed: int) -> list[cot_pass_at_k.Summary]:
-  """CoT-Pass@K under every rule; one rule, where there is one verdict each."""
+def judged(graded: responses.Graded, verdict_PGV, ks: Sequence[int], seed: int,
+           *, everything: bool = False, missing: str = 'abstains',
+           call_rates: tuple[float, float] | None = None) -> dict:
+  """CoT-Pass@K under every rule, and what is to be known of the judge.
+
+  Args:
+    graded: as in `measure`.
+    verdict_PGV: likewise; None says nothing.
+    ks: of the curves.
+    seed: of the resampling.
+    everything: whether responses with a wrong answer were judged as well.
+    missing: what a missing verdict is; as in `cot_pass_at_k.aggregate`.
+    call_rates: as in `cot_pass_at_k.summarize`.
+  """
+  if verdict_PGV is None:
+    return dict(reasoning=None, judge=None)
   whole_P = graded.valid_PG.all(axis=1)
   if whole_P.sum() < 2:
     raise ValueError(
         'Expected at least two problems whose every response could be graded, '
         f'got {whole_P.sum()} of {len(whole_P)}. See to the verifier.')
+  correct_PG, verdict_PGV = graded.correct_PG[whole_P], verdict_PGV[whole_P]
+  # A single verdict is the same under every rule.
   rules = cot_pass_at_k.RULES if verdict_PGV.shape[-1] > 1 else ('all',)
-  return [cot_pass_at_k.summarize(
-      graded.correct_PG[whole_P], verdict_PGV[whole_P], ks=ks, rule=rule,
-      seed=seed) for rule in rules]
+  judge = {'agreement': cot_pass_at_k.agreement(verdict_PGV)}
+  if everything:
+    prior = logic_prior.estimate(correct_PG, cot_pass_at_k.aggregate(
+        verdict_PGV, 'majority', missing), seed=seed)
+    ids = [graded.records[p]['id'] for p in np.flatnonzero(whole_P)]
+    judge |= dataclasses.asdict(prior) | {
+        'violations': [ids[p] for p in prior.violations]}
+  return dict(judge=judge, reasoning=[
+      cot_pass_at_k.summarize(
+          correct_PG, verdict_PGV, ks=ks, rule=rule, seed=seed, missing=missing,
+          call_rates=call_rates) for rule in rules])
 
 
 def scores(problems: Sequence[dict], k: int, least: int) -> np.ndarray:
