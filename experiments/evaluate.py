@@ -198,10 +198,17 @@ def tables(results: dict[str, dict]) -> dict[str, list[dict]]:
       for part in result['reasoning'] or ()]
   judged = dict(cot_pass_at_k=reasoning, judge=rows(
       lambda r: r['judge'])) if reasoning else {}
-  return judged | {
+  named = dict(letters=[{'checkpoint': name, 'letter': letter, 'named': count}
+                        for name, result in results.items()
+                        for letter, count in result['letters'].items()])
+  return judged | (named if named['letters'] else {}) | {
       'accuracy': rows(lambda r: {n: r[n] for n in names} | r['by_domain']),
       'pass_at_k': rows(lambda r: {f'k={p["k"]}': p for p in r['pass_at_k']}),
       'maj_at_k': rows(lambda r: {f'k={p["k"]}': p for p in r['maj_at_k']}),
+      'pass_hat_k': rows(lambda r: {f'k={p["k"]}': p for p in r['pass_hat_k']}),
+      'mg_pass_at_k': rows(
+          lambda r: {f'k={p["k"]}': p for p in r['mg_pass_at_k']}),
+      'samples': rows(lambda r: r['behaviour']),
       'verdicts': rows(lambda r: {s: r['verdicts'].get(s, 0)
                                   for s in statuses}),
       'examples': [{'checkpoint': name} | example for name, result in

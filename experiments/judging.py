@@ -10,6 +10,9 @@
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+import dataclasses
+
 import numpy as np
 import tqdm
 
@@ -17,6 +20,7 @@ from experiments import responses
 from rljax.agents import reasoning_judge
 from rljax.data import teacher
 from rljax.evaluation import cot_pass_at_k
+from rljax.evaluation import logic_prior
 
 NAMES = ('none', 'program', 'server')
 CACHE = 'reasoning_verdicts.jsonl'
@@ -68,6 +72,43 @@ def reading(config) -> dict:
   return dict(everything=options.everything or options.name == 'program',
               missing=options.missing,
               call_rates=(options.fpr, options.tpr) if errs else None)
+
+
+def judged(graded: responses.Graded, verdict_PGV, ks: Sequence[int], seed: int,
+           *, everything: bool = False, missing: str = 'abstains',
+           call_rates: tuple[float, float] | None = None) -> dict:
+  """CoT-Pass@K under every rule, and what is to be known of the judge.
+
+  Args:
+    graded: of at least two problems.
+    verdict_PGV: from `verdicts`; None where nobody judged.
+    ks: of the curves.
+    seed: of the resampling.
+    everything: whether responses with a wrong answer were judged as well.
+    missing: what a missing verdict is; as in `cot_pass_at_k.aggregate`.
+    call_rates: as in `cot_pass_at_k.summarize`.
+  """
+  if verdict_PGV is None:
+    return dict(reasoning=None, judge=None)
+  whole_P = graded.valid_PG.all(axis=1)
+  if whole_P.sum() < 2:
+    raise ValueError(
+        'Expected at least two problems whose every response could be graded, '
+        f'got {whole_P.sum()} of {len(whole_P)}. See to the verifier.')
+  correct_PG, verdict_PGV = graded.correct_PG[whole_P], verdict_PGV[whole_P]
+  # A single verdict is the same under every rule.
+  rules = cot_pass_at_k.RULES if verdict_PGV.shape[-1] > 1 else ('all',)
+  judge = {'agreement': cot_pass_at_k.agreement(verdict_PGV)}
+  if everything:
+    prior = logic_prior.estimate(correct_PG, cot_pass_at_k.aggregate(
+        verdict_PGV, 'majority', missing), seed=seed)
+    ids = [graded.records[p]['id'] for p in np.flatnonzero(whole_P)]
+    judge |= dataclasses.asdict(prior) | {
+        'violations': [ids[p] for p in prior.violations]}
+  return dict(judge=judge, reasoning=[
+      cot_pass_at_k.summarize(
+          correct_PG, verdict_PGV, ks=ks, rule=rule, seed=seed, missing=missing,
+          call_rates=call_rates) for rule in rules])
 
 
 def server(config):

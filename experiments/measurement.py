@@ -6,17 +6,19 @@ out, and counted.
 """
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
 
+from experiments import judging
 from experiments import responses
 from rljax import evaluation
 from rljax.evaluation import cot_pass_at_k
 from rljax.evaluation import entropy
 from rljax.evaluation import intervals
-from rljax.evaluation import logic_prior
+from rljax.evaluation import sample_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +31,14 @@ class Measurement:
   entropy: entropy.Estimate          # nats per response token
   pass_at_k: list[dict[str, float]]  # k, estimate, low, high
   maj_at_k: list[dict[str, float]]
+  pass_hat_k: list[dict[str, float]]     # all of k are right
+  mg_pass_at_k: list[dict[str, float]]   # more than half are; from k = 2 on
   by_domain: dict[str, intervals.Interval | None]
   truncated: float                   # share of responses cut at the limit
   response_length: float             # mean tokens
   verdicts: dict[str, int]           # samples by status
+  behaviour: dict[str, float | None]  # of the samples; see there
+  letters: dict[str, int]  # named in multiple choice; 'none' abstains
   examples: list[dict[str, str]]     # a few, to read
   # Of each: id, domain, samples graded, and correct; and sample by sample
   # 1 (right), 0 (wrong) or - (not graded).
@@ -54,7 +60,7 @@ def measure(graded: responses.Graded, *, ks: Sequence[int], seed: int,
     seed: of the resampling.
     num_examples: problems of which a response is kept as it is.
     verdict_PGV: of a judge of reasoning, as `cot_pass_at_k` reads them.
-    **reading: options of `judged`.
+    **reading: options of `judging.judged`.
   """
   is_graded_P = graded.valid_PG.sum(axis=1) >= max(ks)
   if is_graded_P.sum() < 2:
@@ -63,19 +69,13 @@ def measure(graded: responses.Graded, *, ks: Sequence[int], seed: int,
         f'verifier could grade, got {is_graded_P.sum()} of '
         f'{len(is_graded_P)}; verdicts {responses.verdicts(graded)}. See to '
         'the verifier, or ask for smaller ks.')
-  problems = [dict(id=record['id'], domain=record['domain'],
-                   graded=int(valid_G.sum()),
-                   correct=int((correct_G & valid_G).sum()),
-                   samples=''.join(np.where(
-                       valid_G, np.where(correct_G, '1', '0'), '-')))
-              for record, valid_G, correct_G in zip(
-                  graded.records, graded.valid_PG, graded.correct_PG,
-                  strict=True)]
-  score_P = scores(problems, 1, max(ks))
+  problems = outcomes(graded)
+  of = lambda k, *estimator: scores(problems, k, max(ks), *estimator)
+  score_P = of(1)
   some = responses.take(graded, is_graded_P)
   samples = graded.rollout
 
-  def curve(score):
+  def curve(score, ks=ks):
     found = [(k, interval(score(k), seed)) for k in ks]
     return [dict(k=k, estimate=i.estimate, low=i.low, high=i.high)
             for k, i in found]
@@ -84,60 +84,39 @@ def measure(graded: responses.Graded, *, ks: Sequence[int], seed: int,
       num_problems=int(is_graded_P.sum()), ungraded=int((~is_graded_P).sum()),
       num_samples=graded.valid_PG.shape[1], accuracy=interval(score_P, seed),
       entropy=entropy.token_entropy(samples, seed=seed),
-      pass_at_k=curve(lambda k: scores(problems, k, max(ks))),
+      pass_at_k=curve(of),
       maj_at_k=curve(lambda k: majority(some, k, seed)),
+      pass_hat_k=curve(lambda k: of(k, sample_metrics.pass_hat_k)),
+      mg_pass_at_k=curve(lambda k: of(k, sample_metrics.mg_pass_at_k),
+                         [k for k in ks if k > 1]),
       by_domain=by_domain(problems, lambda in_P: interval(score_P[in_P], seed)),
       truncated=float(1 - samples.stopped_PG.mean()),
       response_length=float(samples.length_PG.mean()),
-      verdicts=responses.verdicts(graded),
-      examples=examples(graded, num_examples), problems=problems,
-      **judged(graded, verdict_PGV, ks, seed, **reading))
+      verdicts=responses.verdicts(graded), behaviour=behaviour(graded),
+      letters=letters(graded), problems=problems,
+      examples=examples(graded, num_examples),
+      **judging.judged(graded, verdict_PGV, ks, seed, **reading))
 
 
-def judged(graded: responses.Graded, verdict_PGV, ks: Sequence[int], seed: int,
-           *, everything: bool = False, missing: str = 'abstains',
-           call_rates: tuple[float, float] | None = None) -> dict:
-  """CoT-Pass@K under every rule, and what is to be known of the judge.
-
-  Args:
-    graded: as in `measure`.
-    verdict_PGV: likewise; None says nothing.
-    ks: of the curves.
-    seed: of the resampling.
-    everything: whether responses with a wrong answer were judged as well.
-    missing: what a missing verdict is; as in `cot_pass_at_k.aggregate`.
-    call_rates: as in `cot_pass_at_k.summarize`.
-  """
-  if verdict_PGV is None:
-    return dict(reasoning=None, judge=None)
-  whole_P = graded.valid_PG.all(axis=1)
-  if whole_P.sum() < 2:
-    raise ValueError(
-        'Expected at least two problems whose every response could be graded, '
-        f'got {whole_P.sum()} of {len(whole_P)}. See to the verifier.')
-  correct_PG, verdict_PGV = graded.correct_PG[whole_P], verdict_PGV[whole_P]
-  # A single verdict is the same under every rule.
-  rules = cot_pass_at_k.RULES if verdict_PGV.shape[-1] > 1 else ('all',)
-  judge = {'agreement': cot_pass_at_k.agreement(verdict_PGV)}
-  if everything:
-    prior = logic_prior.estimate(correct_PG, cot_pass_at_k.aggregate(
-        verdict_PGV, 'majority', missing), seed=seed)
-    ids = [graded.records[p]['id'] for p in np.flatnonzero(whole_P)]
-    judge |= dataclasses.asdict(prior) | {
-        'violations': [ids[p] for p in prior.violations]}
-  return dict(judge=judge, reasoning=[
-      cot_pass_at_k.summarize(
-          correct_PG, verdict_PGV, ks=ks, rule=rule, seed=seed, missing=missing,
-          call_rates=call_rates) for rule in rules])
+def outcomes(graded: responses.Graded) -> list[dict]:
+  """`Measurement.problems`."""
+  return [dict(id=record['id'], domain=record['domain'],
+               graded=int(valid_G.sum()),
+               correct=int((correct_G & valid_G).sum()),
+               samples=''.join(np.where(
+                   valid_G, np.where(correct_G, '1', '0'), '-')))
+          for record, valid_G, correct_G in zip(
+              graded.records, graded.valid_PG, graded.correct_PG,
+              strict=True)]
 
 
-def scores(problems: Sequence[dict], k: int, least: int) -> np.ndarray:
+def scores(problems: Sequence[dict], k: int, least: int,
+           estimator=evaluation.pass_at_k) -> np.ndarray:
   """pass@k of each problem; NaN with fewer than `least` samples graded."""
   n_P, correct_P = (np.array([problem[name] for problem in problems])
                     for name in ('graded', 'correct'))
   score_P, enough_P = np.full(len(n_P), np.nan), n_P >= least
-  score_P[enough_P] = evaluation.pass_at_k(n_P[enough_P], correct_P[enough_P],
-                                           k)
+  score_P[enough_P] = estimator(n_P[enough_P], correct_P[enough_P], k)
   return score_P
 
 
@@ -191,6 +170,40 @@ def answer_classes(graded: responses.Graded) -> np.ndarray:
         name = True if result.is_correct else result.extracted
         labels_PG[p, g] = seen.setdefault(name, len(seen))
   return labels_PG
+
+
+def behaviour(graded: responses.Graded) -> dict[str, float | None]:
+  """Lengths and cuts of right and wrong samples, answers, what went wrong.
+
+  Means over the samples of a kind, None without any; `distinct_answers` is a
+  mean over problems, and the statuses are shares of all samples.
+  """
+  right_PG, valid_PG = graded.correct_PG, graded.valid_PG
+  found = {}
+  for kind, in_PG in (('right', right_PG & valid_PG),
+                      ('wrong', ~right_PG & valid_PG)):
+    for name, x_PG in (('tokens', graded.rollout.length_PG),
+                       ('truncated', ~graded.rollout.stopped_PG)):
+      found[f'{name}_{kind}'] = float(x_PG[in_PG].mean()) if (
+          in_PG.any()) else None
+  found['distinct_answers'] = float(np.mean([
+      len(set(labels_G.tolist()) - {-1})
+      for labels_G in answer_classes(graded)]))
+  counts = responses.verdicts(graded)
+  return found | {status: counts.get(status, 0) / valid_PG.size
+                  for status in ('unparsable', 'timeout', 'crashed')}
+
+
+def letters(graded: responses.Graded) -> dict[str, int]:
+  """How often each letter was named in multiple choice; {} without any.
+
+  A policy that names one letter whatever is asked is seen here.
+  """
+  named = collections.Counter(
+      result.extracted or 'none'
+      for i, result in enumerate(graded.results)
+      if graded.records[i // graded.valid_PG.shape[1]]['verifier'] == 'choice')
+  return dict(sorted(named.items()))
 
 
 def examples(graded: responses.Graded, count: int) -> list[dict[str, str]]:
