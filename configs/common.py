@@ -240,9 +240,10 @@ def evaluation(split: str, problems_per_domain: int, num_samples: int) -> dict:
 
 def judge() -> dict:
   """Who judges the reasoning: nobody; see experiments/judging.py."""
+  # fpr and tpr are of one call on labelled data; 0 and 1 correct nothing.
   return dict(name='none', base_url='', model='', api_key_env='', num_calls=3,
               num_retries=2, temperature=0.6, max_tokens=4_096,
-              everything=False)
+              everything=False, missing='abstains', fpr=0.0, tpr=1.0)
 
 
 # Ring-lite at full size, for the configs named ring_lite_paper: values of the

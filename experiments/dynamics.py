@@ -33,7 +33,8 @@ def record(config, graded: responses.Graded, step: int, folder) -> dict:
       or jax.process_index()):
     return {}
   sound_PG = cot_pass_at_k.aggregate(
-      judging.verdicts(config, graded, folder), _RULE) & graded.valid_PG
+      judging.verdicts(config, graded, folder), _RULE,
+      config.judge.missing) & graded.valid_PG
   both_PG = sound_PG & graded.correct_PG
   cot_dynamics.append(folder / FILE_NAME, [
       cot_dynamics.Observation(

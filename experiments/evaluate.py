@@ -41,7 +41,8 @@ def measure(config, job, sampler, params, records, scorer, key):
       config, graded, job.workdir)
   return measurement.measure(
       graded, ks=options.ks, seed=config.seed,
-      num_examples=options.num_examples, verdict_PGV=verdict_PGV)
+      num_examples=options.num_examples, verdict_PGV=verdict_PGV,
+      **judging.reading(config))
 
 
 def choose_records(records, per_domain: int) -> list[dict]:
@@ -191,12 +192,23 @@ def tables(results: dict[str, dict]) -> dict[str, list[dict]]:
        'reasoning right of these': part['reasoning_right'],
        'unjudged': part['unjudged']}
       | {f'k={p["k"]}': p for p in part['cot_pass_at_k']}
+      | {f'{key}, corrected': value
+         for key, value in (part['corrected'] or {}).items()}
       for name, result in results.items()
       for part in result['reasoning'] or ()]
-  return ({'cot_pass_at_k': reasoning} if reasoning else {}) | {
+  judged = dict(cot_pass_at_k=reasoning, judge=rows(
+      lambda r: r['judge'])) if reasoning else {}
+  named = dict(letters=[{'checkpoint': name, 'letter': letter, 'named': count}
+                        for name, result in results.items()
+                        for letter, count in result['letters'].items()])
+  return judged | (named if named['letters'] else {}) | {
       'accuracy': rows(lambda r: {n: r[n] for n in names} | r['by_domain']),
       'pass_at_k': rows(lambda r: {f'k={p["k"]}': p for p in r['pass_at_k']}),
       'maj_at_k': rows(lambda r: {f'k={p["k"]}': p for p in r['maj_at_k']}),
+      'pass_hat_k': rows(lambda r: {f'k={p["k"]}': p for p in r['pass_hat_k']}),
+      'mg_pass_at_k': rows(
+          lambda r: {f'k={p["k"]}': p for p in r['mg_pass_at_k']}),
+      'samples': rows(lambda r: r['behaviour']),
       'verdicts': rows(lambda r: {s: r['verdicts'].get(s, 0)
                                   for s in statuses}),
       'examples': [{'checkpoint': name} | example for name, result in

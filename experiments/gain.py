@@ -22,6 +22,7 @@ import numpy as np
 from experiments import launch
 from experiments import measurement
 from rljax.evaluation import capability
+from rljax.evaluation import intervals
 from rljax.evaluation import plots
 from rljax.evaluation import report
 
@@ -74,6 +75,9 @@ def run(before: str, after: str, workdir: str, seed: int = 0) -> dict:
                    self_distilled=point['self_distilled'],
                    capability=point['capability'])
               for mode, part in found.items() for point in part['points']],
+          'solved by': [
+              dict(k=point['k'], **coverage(before_PG, after_PG, point['k']))
+              for point in soft['points']],
           'problems by state, before (rows) and after': [
               dict(k=point['k'], before=state) | dict(zip(
                   capability.STATES, row, strict=True))
@@ -87,6 +91,15 @@ def run(before: str, after: str, workdir: str, seed: int = 0) -> dict:
                f'{measurement.text(point["self_distilled"])}, beyond '
                f'{measurement.text(point["capability"])}')
   return found
+
+
+def coverage(before_PG, after_PG, k: int) -> dict:
+  """Which side some of the first k samples solve; McNemar's p-value."""
+  found = intervals.mcnemar(*(x_PG[:, :k].any(axis=1)
+                              for x_PG in (before_PG, after_PG)))
+  return {'both': found.both, 'before only': found.only_a,
+          'after only': found.only_b, 'neither': found.neither,
+          'p-value': found.p_value}
 
 
 def read(name: str) -> dict:

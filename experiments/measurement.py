@@ -6,16 +6,19 @@ out, and counted.
 """
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
 
+from experiments import judging
 from experiments import responses
 from rljax import evaluation
 from rljax.evaluation import cot_pass_at_k
 from rljax.evaluation import entropy
 from rljax.evaluation import intervals
+from rljax.evaluation import sample_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,20 +31,27 @@ class Measurement:
   entropy: entropy.Estimate          # nats per response token
   pass_at_k: list[dict[str, float]]  # k, estimate, low, high
   maj_at_k: list[dict[str, float]]
+  pass_hat_k: list[dict[str, float]]     # all of k are right
+  mg_pass_at_k: list[dict[str, float]]   # more than half are; from k = 2 on
   by_domain: dict[str, intervals.Interval | None]
   truncated: float                   # share of responses cut at the limit
   response_length: float             # mean tokens
   verdicts: dict[str, int]           # samples by status
+  behaviour: dict[str, float | None]  # of the samples; see there
+  letters: dict[str, int]  # named in multiple choice; 'none' abstains
   examples: list[dict[str, str]]     # a few, to read
   # Of each: id, domain, samples graded, and correct; and sample by sample
   # 1 (right), 0 (wrong) or - (not graded).
   problems: list[dict]
   # By rule, over the problems whose every sample could be graded.
   reasoning: list[cot_pass_at_k.Summary] | None
+  # How far its calls agree and, where it judged wrong answers too, α, β and p
+  # of the logic prior, with the ids of the problems that break it.
+  judge: dict | None
 
 
 def measure(graded: responses.Graded, *, ks: Sequence[int], seed: int,
-            num_examples: int, verdict_PGV=None) -> Measurement:
+            num_examples: int, verdict_PGV=None, **reading) -> Measurement:
   """Puts the numbers together.
 
   Args:
@@ -50,6 +60,7 @@ def measure(graded: responses.Graded, *, ks: Sequence[int], seed: int,
     seed: of the resampling.
     num_examples: problems of which a response is kept as it is.
     verdict_PGV: of a judge of reasoning, as `cot_pass_at_k` reads them.
+    **reading: options of `judging.judged`.
   """
   is_graded_P = graded.valid_PG.sum(axis=1) >= max(ks)
   if is_graded_P.sum() < 2:
@@ -58,19 +69,13 @@ def measure(graded: responses.Graded, *, ks: Sequence[int], seed: int,
         f'verifier could grade, got {is_graded_P.sum()} of '
         f'{len(is_graded_P)}; verdicts {responses.verdicts(graded)}. See to '
         'the verifier, or ask for smaller ks.')
-  problems = [dict(id=record['id'], domain=record['domain'],
-                   graded=int(valid_G.sum()),
-                   correct=int((correct_G & valid_G).sum()),
-                   samples=''.join(np.where(
-                       valid_G, np.where(correct_G, '1', '0'), '-')))
-              for record, valid_G, correct_G in zip(
-                  graded.records, graded.valid_PG, graded.correct_PG,
-                  strict=True)]
-  score_P = scores(problems, 1, max(ks))
+  problems = outcomes(graded)
+  of = lambda k, *estimator: scores(problems, k, max(ks), *estimator)
+  score_P = of(1)
   some = responses.take(graded, is_graded_P)
   samples = graded.rollout
 
-  def curve(score):
+  def curve(score, ks=ks):
     found = [(k, interval(score(k), seed)) for k in ks]
     return [dict(k=k, estimate=i.estimate, low=i.low, high=i.high)
             for k, i in found]
@@ -79,38 +84,39 @@ def measure(graded: responses.Graded, *, ks: Sequence[int], seed: int,
       num_problems=int(is_graded_P.sum()), ungraded=int((~is_graded_P).sum()),
       num_samples=graded.valid_PG.shape[1], accuracy=interval(score_P, seed),
       entropy=entropy.token_entropy(samples, seed=seed),
-      pass_at_k=curve(lambda k: scores(problems, k, max(ks))),
+      pass_at_k=curve(of),
       maj_at_k=curve(lambda k: majority(some, k, seed)),
+      pass_hat_k=curve(lambda k: of(k, sample_metrics.pass_hat_k)),
+      mg_pass_at_k=curve(lambda k: of(k, sample_metrics.mg_pass_at_k),
+                         [k for k in ks if k > 1]),
       by_domain=by_domain(problems, lambda in_P: interval(score_P[in_P], seed)),
       truncated=float(1 - samples.stopped_PG.mean()),
       response_length=float(samples.length_PG.mean()),
-      verdicts=responses.verdicts(graded),
-      examples=examples(graded, num_examples), problems=problems,
-      reasoning=None if verdict_PGV is None else reasoning(
-          graded, verdict_PGV, ks, seed))
+      verdicts=responses.verdicts(graded), behaviour=behaviour(graded),
+      letters=letters(graded), problems=problems,
+      examples=examples(graded, num_examples),
+      **judging.judged(graded, verdict_PGV, ks, seed, **reading))
 
 
-def reasoning(graded: responses.Graded, verdict_PGV, ks: Sequence[int],
-              seed: int) -> list[cot_pass_at_k.Summary]:
-  """CoT-Pass@K under every rule; one rule, where there is one verdict each."""
-  whole_P = graded.valid_PG.all(axis=1)
-  if whole_P.sum() < 2:
-    raise ValueError(
-        'Expected at least two problems whose every response could be graded, '
-        f'got {whole_P.sum()} of {len(whole_P)}. See to the verifier.')
-  rules = cot_pass_at_k.RULES if verdict_PGV.shape[-1] > 1 else ('all',)
-  return [cot_pass_at_k.summarize(
-      graded.correct_PG[whole_P], verdict_PGV[whole_P], ks=ks, rule=rule,
-      seed=seed) for rule in rules]
+def outcomes(graded: responses.Graded) -> list[dict]:
+  """`Measurement.problems`."""
+  return [dict(id=record['id'], domain=record['domain'],
+               graded=int(valid_G.sum()),
+               correct=int((correct_G & valid_G).sum()),
+               samples=''.join(np.where(
+                   valid_G, np.where(correct_G, '1', '0'), '-')))
+          for record, valid_G, correct_G in zip(
+              graded.records, graded.valid_PG, graded.correct_PG,
+              strict=True)]
 
 
-def scores(problems: Sequence[dict], k: int, least: int) -> np.ndarray:
+def scores(problems: Sequence[dict], k: int, least: int,
+           estimator=evaluation.pass_at_k) -> np.ndarray:
   """pass@k of each problem; NaN with fewer than `least` samples graded."""
   n_P, correct_P = (np.array([problem[name] for problem in problems])
                     for name in ('graded', 'correct'))
   score_P, enough_P = np.full(len(n_P), np.nan), n_P >= least
-  score_P[enough_P] = evaluation.pass_at_k(n_P[enough_P], correct_P[enough_P],
-                                           k)
+  score_P[enough_P] = estimator(n_P[enough_P], correct_P[enough_P], k)
   return score_P
 
 
@@ -164,6 +170,40 @@ def answer_classes(graded: responses.Graded) -> np.ndarray:
         name = True if result.is_correct else result.extracted
         labels_PG[p, g] = seen.setdefault(name, len(seen))
   return labels_PG
+
+
+def behaviour(graded: responses.Graded) -> dict[str, float | None]:
+  """Lengths and cuts of right and wrong samples, answers, what went wrong.
+
+  Means over the samples of a kind, None without any; `distinct_answers` is a
+  mean over problems, and the statuses are shares of all samples.
+  """
+  right_PG, valid_PG = graded.correct_PG, graded.valid_PG
+  found = {}
+  for kind, in_PG in (('right', right_PG & valid_PG),
+                      ('wrong', ~right_PG & valid_PG)):
+    for name, x_PG in (('tokens', graded.rollout.length_PG),
+                       ('truncated', ~graded.rollout.stopped_PG)):
+      found[f'{name}_{kind}'] = float(x_PG[in_PG].mean()) if (
+          in_PG.any()) else None
+  found['distinct_answers'] = float(np.mean([
+      len(set(labels_G.tolist()) - {-1})
+      for labels_G in answer_classes(graded)]))
+  counts = responses.verdicts(graded)
+  return found | {status: counts.get(status, 0) / valid_PG.size
+                  for status in ('unparsable', 'timeout', 'crashed')}
+
+
+def letters(graded: responses.Graded) -> dict[str, int]:
+  """How often each letter was named in multiple choice; {} without any.
+
+  A policy that names one letter whatever is asked is seen here.
+  """
+  named = collections.Counter(
+      result.extracted or 'none'
+      for i, result in enumerate(graded.results)
+      if graded.records[i // graded.valid_PG.shape[1]]['verifier'] == 'choice')
+  return dict(sorted(named.items()))
 
 
 def examples(graded: responses.Graded, count: int) -> list[dict[str, str]]:

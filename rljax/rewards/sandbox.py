@@ -167,27 +167,30 @@ class _Process:
   def __init__(self, isolation: str, limits: Limits):
     self._limits = limits
     self._deadline = None  # set when it has started
-    self._folder = tempfile.TemporaryDirectory(prefix='rljax_sandbox_')
-    self._wire, theirs = socket.socketpair()
     self._pending = b''
+    with contextlib.ExitStack() as made:
+      try:
+        self._folder = tempfile.TemporaryDirectory(prefix='rljax_sandbox_')
+        made.enter_context(self._folder)
+        self._wire, theirs = socket.socketpair()
+        made.enter_context(self._wire)
+        with theirs:
+          self._process = self._launch(isolation, theirs.fileno())
+      except OSError as error:  # no memory, no descriptors, no room on the disk
+        raise _Stopped('infra_error', f'cannot start: {error}') from error
+      made.pop_all()
+
+  def _launch(self, isolation: str, wire: int) -> subprocess.Popen:
     options = dict(
-        isolation=isolation, limits=dataclasses.asdict(limits),
+        isolation=isolation, limits=dataclasses.asdict(self._limits),
         python=_python(), prefix=sys.base_prefix,
-        inside=_source('sandbox_inside.py'), wire=theirs.fileno())
-    try:
-      self._process = subprocess.Popen(
-          [_python(), '-I', '-c', _source('sandbox_walls.py'),
-           json.dumps(options)],
-          stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-          stderr=subprocess.PIPE, pass_fds=[theirs.fileno()],
-          cwd=self._folder.name, start_new_session=True,
-          env={'PATH': os.defpath, 'TMPDIR': self._folder.name})
-    except OSError as error:
-      self._wire.close()
-      self._folder.cleanup()
-      raise _Stopped('infra_error', f'cannot start: {error}') from error
-    finally:
-      theirs.close()
+        inside=_source('sandbox_inside.py'), wire=wire)
+    return subprocess.Popen(
+        [_python(), '-I', '-c', _source('sandbox_walls.py'),
+         json.dumps(options)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        pass_fds=[wire], cwd=self._folder.name, start_new_session=True,
+        env={'PATH': os.defpath, 'TMPDIR': self._folder.name})
 
   def __enter__(self) -> _Process:
     return self

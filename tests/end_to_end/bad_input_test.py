@@ -258,15 +258,18 @@ class VerifierTest(absltest.TestCase):
   def share(self, tmp_path, one_device, compilation_cache):
     self.folder = tmp_path
 
-  def test_one_that_hangs_or_crashes_costs_its_sample_and_is_counted(self):
+  def test_one_that_hangs_crashes_or_lies_costs_its_sample_and_is_counted(self):
     config = make_config('rl_math', write(
         self.folder / 'problems.jsonl', problems()))
     config.num_steps = 2
     config.reward.timeout = 1.0
-    # The first three of the 16 samples of step 0; the others are wrong.
+    # The first five of the 16 samples of step 0; the others are wrong. One says
+    # by its exit code that all is well, and one cannot be asked at all.
     calls = iter([functools.partial(time.sleep, 3_600),
                   functools.partial(os._exit, 3),
-                  functools.partial(divmod, 1, 0)])
+                  functools.partial(os._exit, 0),
+                  functools.partial(divmod, 1, 0),
+                  functools.partial(__import__, 'no_such_verifier')])
 
     def judge(*, record, text):
       del record, text
@@ -279,14 +282,15 @@ class VerifierTest(absltest.TestCase):
     found = {name: value for name, value in first.items()
              if name.startswith('verdict_')}
     self.assertEqual(found, dict(
-        verdict_timeout=1, verdict_crashed=2, verdict_wrong=13))
+        verdict_timeout=1, verdict_crashed=3, verdict_infra_error=1,
+        verdict_wrong=11))
     self.assertEqual(second['verdict_wrong'], 16)
-    self.assertEqual(first['ungradable'], 0)
+    self.assertEqual(first['ungradable'], 1)
     # An hour's sleep cost the limit and the start of other workers.
     self.assertLess(first['reward_seconds'], 60)
     report = json.loads((self.folder / 'run' / 'report.json').read_text())
     self.assertEqual(report['verdicts'],
-                     dict(timeout=1, crashed=2, wrong=29))
+                     dict(timeout=1, crashed=3, infra_error=1, wrong=27))
 
 
 if __name__ == '__main__':

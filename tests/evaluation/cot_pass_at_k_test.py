@@ -76,6 +76,15 @@ class VerdictTest(parameterized.TestCase):
     self.assertTrue(cot.at_least([[(1, 0)]], 1)[0, 0])
     self.assertFalse(cot.at_least([[(1, -1)]], 2)[0, 0])
 
+  def test_a_missing_verdict_may_be_a_no(self):
+    for verdicts, abstains, no in (((1, -1, -1), True, False),
+                                   ((1, 1, -1), True, True)):
+      self.assertEqual(bool(cot.aggregate([[verdicts]], 'majority')), abstains)
+      self.assertEqual(
+          bool(cot.aggregate([[verdicts]], 'majority', 'no')), no)
+    with self.assertRaisesRegex(ValueError, "'abstains'.*got 'yes'"):
+      cot.aggregate([[(1,)]], 'majority', 'yes')
+
   def test_samples_without_a_verdict_are_counted_and_do_not_pass(self):
     correct_PG = np.array([[1, 1], [0, 0], [1, 0]], bool)
     verdict_PGV = np.array([[[1], [-1]], [[1], [1]], [[-1], [-1]]])
@@ -114,6 +123,38 @@ class JudgeErrorTest(parameterized.TestCase):
       found = cot.rogan_gladen(right, approved, fpr=fpr, tpr=tpr)
       self.assertLess(abs(found - truth), 0.02 * right)
       self.assertGreater(abs(approved - truth), 300)  # without it: biased
+
+  def test_the_correction_of_many_problems_with_few_samples(self):
+    rng = np.random.default_rng(1)
+    correct_PG = rng.random((3_000, 8)) < 0.5
+    sound_PG = rng.random((3_000, 8)) < 0.35
+    verdict_PGV = (rng.random((3_000, 8, 3)) < np.where(
+        sound_PG, 0.85, 0.2)[..., None]).astype(int)
+    found = cot.summarize(correct_PG, verdict_PGV, ks=(1,), rule='majority',
+                          seed=0, call_rates=(0.2, 0.85))
+    share = found.corrected['reasoning_right']
+    self.assertBetween(0.35, share.low, share.high)
+    at_1 = found.corrected['cot_pass_at_1']
+    self.assertBetween(0.175, at_1.low, at_1.high)
+    self.assertGreater(found.reasoning_right, share.high)  # without it
+    # The control: clipped problem by problem it is off.
+    right_P, both_P = cot.counts(
+        correct_PG, cot.aggregate(verdict_PGV, 'majority'))
+    fpr, tpr = cot.rates_of_rule('majority', 3, fpr=0.2, tpr=0.85)
+    some_P = right_P > 0
+    clipped = np.mean(cot.rogan_gladen(
+        right_P[some_P], both_P[some_P], fpr=fpr, tpr=tpr) / right_P[some_P])
+    self.assertFalse(share.low <= clipped <= share.high)
+
+  def test_agreement_of_calls_by_hand(self):
+    # Pairs that agree: 3 of 3, 1 of 3, 3 of 3: 7/9. A yes is 5 of 9: by chance
+    # (25 + 16) / 81. (63 - 41) / (81 - 41) = 0.55. The fourth is left out.
+    verdict_PGV = [[(1, 1, 1), (1, 1, 0)], [(0, 0, 0), (1, 0, -1)]]
+    self.assertAlmostEqual(cot.agreement(verdict_PGV), 0.55)
+    self.assertIsNone(cot.agreement([[(1, 1)]]))
+    self.assertIsNone(cot.agreement([[(1,), (0,)]]))
+    coins = np.random.default_rng(0).integers(0, 2, (1, 20_000, 3))
+    self.assertAlmostEqual(cot.agreement(coins), 0.0, delta=0.02)
 
   def test_it_stays_in_range_and_refuses_a_judge_of_chance(self):
     np.testing.assert_array_equal(

@@ -5,6 +5,7 @@ from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import numpy as np
 
 from configs.evaluation import mini
 from experiments import evaluate
@@ -86,6 +87,20 @@ class TablesTest(absltest.TestCase):
     self.assertEqual(row['math']['estimate'], 0.5)
     self.assertEqual(row['ungraded'], 0)
     self.assertEqual(tables['pass_at_k'][1]['k=2']['estimate'], 1)
+
+
+  def test_a_judge_has_rows_for_its_rules_and_for_itself(self):
+    found = measurement.measure(
+        graded_lib.make([[1, 0], [1, 1]]), ks=(1, 2), seed=0, num_examples=0,
+        verdict_PGV=np.array([[1, 0], [1, 0]])[..., None], everything=True,
+        call_rates=(0.1, 0.9))
+    tables = evaluate.tables(report.plain(dict(a=dataclasses.asdict(found))))
+    row, = tables['cot_pass_at_k']
+    # P(CC|CA) is 1 and 1/2: (3/4 - 0.1) / 0.8.
+    self.assertAlmostEqual(
+        row['reasoning_right, corrected']['estimate'], 0.8125)
+    self.assertEqual(tables['judge'][0]['violations'], [])
+    self.assertEqual(tables['judge'][0]['alpha'], 1.0)
 
 
 class ReuseTest(absltest.TestCase):

@@ -51,6 +51,11 @@ class GainTest(parameterized.TestCase):
     self.assertTrue((self.folder / 'out/plots/gain.png').is_file())
     report = (self.folder / 'out/report.md').read_text()
     self.assertIn('progress by k', report)
+    found = json.loads((self.folder / 'out/report.json').read_text())
+    # The first two samples solve all four after, and two of them before.
+    self.assertEqual(found['solved by'][1], {
+        'k': 2, 'both': 2, 'before only': 0, 'after only': 2, 'neither': 0,
+        'p-value': 0.5})
     self.assertIn('k=4: within reach', self.capsys.readouterr().out)
 
   def test_a_problem_that_was_not_graded_is_left_out_on_both_sides(self):

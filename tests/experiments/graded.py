@@ -7,7 +7,8 @@ from tests.packing import rollouts
 
 
 def record(index: int, domain: str = 'math') -> dict:
-  return {'id': f'r{index}', 'prompt': f'Say {index}.', 'domain': domain}
+  return {'id': f'r{index}', 'prompt': f'Say {index}.', 'domain': domain,
+          'verifier': 'math'}
 
 
 def make(reward_PG, length_PG=None, statuses=None) -> responses.Graded:

@@ -83,7 +83,36 @@ class JudgingTest(parameterized.TestCase):
     self.assertEqual([part.rule for part in once.reasoning], ['all'])
     self.assertNotIn(cot_pass_at_k.INVALID, verdict_PGV)
 
+  def test_a_judge_of_everything_is_asked_for_the_logic_prior(self):
+    # r0: sound ones right, unsound ones wrong; r1: the other way round.
+    responses = graded_lib.make([[1, 1, 0, 0], [0, 0, 1, 1]])
+    verdict_PGV = np.array([[1, 1, 0, 0]] * 2)[..., None]
+    found = measurement.measure(
+        responses, ks=(1,), seed=0, num_examples=0, verdict_PGV=verdict_PGV,
+        **judging.reading(config(name='program')))
+    self.assertEqual(
+        (found.judge['p'], found.judge['alpha'], found.judge['beta']),
+        (0.5, 0.5, 0.5))
+    self.assertEqual(found.judge['violations'], ['r1'])
+    right_only = measurement.measure(
+        responses, ks=(1,), seed=0, num_examples=0, verdict_PGV=verdict_PGV,
+        **judging.reading(config(name='server')))
+    self.assertEqual(right_only.judge, {'agreement': None})
+
+  def test_known_errors_of_a_judge_are_taken_out(self):
+    responses = graded_lib.make([[1, 1, 1, 1], [1, 1, 0, 0]])
+    verdict_PGV = np.array([[1, 1, 1, 0], [1, 0, 0, 0]])[..., None]
+    share = lambda **judge: measurement.measure(
+        responses, ks=(1,), seed=0, num_examples=0, verdict_PGV=verdict_PGV,
+        **judging.reading(config(name='server', **judge))).reasoning[
+            0].corrected
+    self.assertIsNone(share())
+    # Approved of the right ones: 3/4 and 1/2. ((5/8) - 1/4) / (1 - 1/4).
+    np.testing.assert_allclose(
+        share(fpr=0.25)['reasoning_right'].estimate, 0.5)
+
   @parameterized.parameters(
+      (dict(missing='yes'), "got 'yes'"), (dict(fpr=0.9, tpr=0.5), 'fpr < tpr'),
       (dict(name='oracle'), "got 'oracle'"),
       (dict(name='server'), 'base_url and judge.model'))
   def test_a_judge_that_cannot_be_asked_is_refused(self, judge, message):

@@ -1,3 +1,5 @@
+import dataclasses
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
@@ -73,6 +75,46 @@ class MeasureTest(parameterized.TestCase):
                                [1 / 2, 2 / 3, np.nan])
     np.testing.assert_allclose(measurement.scores(found.problems, 2, 2),
                                [1, 1, np.nan])
+
+
+class BehaviourTest(absltest.TestCase):
+
+  def graded(self, extracted, records=None):
+    """Right, wrong, right, not graded; of 2, 6, 4 and 9 tokens."""
+    made = graded_lib.make([[1, 0], [1, None]], [[2, 6], [4, 9]], [
+        'ok', 'wrong', 'ok', 'infra_error'])
+    results = tuple(dataclasses.replace(r, extracted=e)
+                    for r, e in zip(made.results, extracted, strict=True))
+    stopped_PG = np.array([[True, False], [True, False]])
+    return dataclasses.replace(
+        made, results=results, records=records or made.records,
+        rollout=dataclasses.replace(made.rollout, stopped_PG=stopped_PG))
+
+  def test_right_and_wrong_apart_by_hand(self):
+    found = measurement.behaviour(self.graded(['a', None, 'a', 'b']))
+    self.assertEqual(found, dict(
+        tokens_right=3.0, truncated_right=0.0, tokens_wrong=6.0,
+        truncated_wrong=1.0, distinct_answers=1.5, unparsable=0.0, timeout=0.0,
+        crashed=0.0))
+
+  def test_none_of_a_kind(self):
+    found = measurement.behaviour(graded_lib.make([[1, 1]]))
+    self.assertIsNone(found['tokens_wrong'])
+
+  def test_letters_of_multiple_choice_alone(self):
+    first, second = graded_lib.record(0), graded_lib.record(1)
+    graded = self.graded(['D', None, '7', '8'], (
+        first | {'verifier': 'choice'}, second))
+    self.assertEqual(measurement.letters(graded), {'D': 1, 'none': 1})
+
+  def test_all_of_k_and_most_of_k(self):
+    # 3 of 4 right: pairs all right 3/6; of one problem none is.
+    found = measure([[1, 1, 1, 0], [0, 0, 0, 0]])
+    np.testing.assert_allclose(
+        [p['estimate'] for p in found.pass_hat_k], [3 / 8, 1 / 4])
+    # k = 2: more than half of two is two.
+    self.assertEqual([p['k'] for p in found.mg_pass_at_k], [2])
+    np.testing.assert_allclose(found.mg_pass_at_k[0]['estimate'], 1 / 4)
 
 
 class MajorityTest(absltest.TestCase):

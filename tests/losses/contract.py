@@ -42,7 +42,10 @@ def make_batch(module, rows, with_reference=True, seed=1):
       segment_BT=rows.segment_BT, weight_BT=module.token_weights(rows),
       share_BT=(rows.segment_BT > 0).astype(np.float32),
       advantage_BT=jnp.asarray(rows.advantage_BT), old_logp_BT=old_BT,
-      ref_logp_BT=ref_BT if with_reference else None, load_BLE=None)
+      ref_logp_BT=ref_BT if with_reference else None, load_BLE=None,
+      # For the losses that tell hinted answers apart.
+      guided_BT=rows.segment_BT % 3 == 2,
+      gamma_B=jnp.full(len(rows.mask_BT), 0.7, jnp.float32))
   return logp_BT, batch
 
 
@@ -96,7 +99,8 @@ def check_padding_invisible(module):
   """Rows and columns of padding change neither weights nor the outcome."""
   rows = random_rows()
   logp_BT, batch = make_batch(module, rows)
-  pad = lambda x, value=0: np.pad(x, ((0, 2), (0, 3)), constant_values=value)
+  pad = lambda x, value=0: np.pad(
+      x, ((0, 2), (0, 3))[:np.ndim(x)], constant_values=value)
   wide_rows = jax.tree.map(lambda x: pad(x) if np.ndim(x) == 2 else x, rows)
   weight_BT = np.asarray(module.token_weights(wide_rows))
   np.testing.assert_allclose(weight_BT, pad(batch.weight_BT), rtol=1e-6)
@@ -149,7 +153,7 @@ def check_row_order(module):
   """Permuted rows give the same loss and the permuted gradient."""
   order_B = np.array([3, 0, 5, 2, 4, 1])
   shuffle = lambda tree: jax.tree.map(
-      lambda x: x[order_B] if np.ndim(x) == 2 else x, tree)
+      lambda x: x[order_B] if np.ndim(x) else x, tree)
   rows = random_rows()
   np.testing.assert_array_equal(
       module.token_weights(shuffle(rows)),

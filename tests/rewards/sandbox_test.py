@@ -251,7 +251,7 @@ class WallsTest(parameterized.TestCase):
           'import os; print(os.environ)').value)
 
 
-class RefusalTest(absltest.TestCase):
+class RefusalTest(parameterized.TestCase):
 
   def test_walls_that_cannot_be_put_up_are_an_error(self):
     broken = 'raise PermissionError("unshare: Operation not permitted")'
@@ -267,6 +267,19 @@ class RefusalTest(absltest.TestCase):
       found = box('limits').run_script('print(1)')
     self.assertEqual(found, sandbox.Outcome(
         'infra_error', 'ZeroDivisionError: division by zero'))
+
+  @parameterized.parameters(
+      (socket, 'socketpair'), (tempfile, 'TemporaryDirectory'),
+      (sandbox.subprocess, 'Popen'))
+  def test_what_the_machine_has_no_more_of_is_nobodys_fault(self, where, name):
+    error = OSError(24, 'Too many open files')
+    with tempfile.TemporaryDirectory() as folder:
+      with (mock.patch.object(tempfile, 'tempdir', folder),
+            mock.patch.object(where, name, side_effect=error)):
+        found = box('limits').run_script('print(1)')
+      self.assertEqual(os.listdir(folder), [])
+    self.assertEqual(found.kind, 'infra_error')
+    self.assertIn('Too many open files', found.value)
 
   def test_an_unknown_isolation_is_refused(self):
     with self.assertRaisesRegex(ValueError, "namespaces.*got 'docker'"):

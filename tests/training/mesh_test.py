@@ -38,12 +38,17 @@ VARIANTS = {
 
 
 def batch_for(name, step):
-  """The step of `steps` with what an objective wants besides."""
+  """The step of `steps` with holes, and what an objective wants besides."""
   batch = step.batch
-  if name == 'guide':
+  hole_BT = batch.position_BT % 5 == 4
+  batch = batch.replace(
+      weight_BT=np.where(hole_BT, 0, batch.weight_BT).astype(np.float32),
+      # Id 0, which pads rows elsewhere, as a token that was generated.
+      tokens_BT=np.where(batch.position_BT % 6 == 5, 0, batch.tokens_BT))
+  if name.startswith('guide'):
     rows = batch.tokens_BT.shape[0]
     batch = batch.replace(
-        guided_BT=np.arange(rows)[:, None] % 2 == (batch.weight_BT >= 0),
+        guided_BT=np.arange(rows)[:, None] % 2 == (batch.segment_BT > 0),
         gamma_B=np.full(rows, 0.7, np.float32))
   return batch
 
@@ -54,30 +59,33 @@ def loss_of(name, model):
                          entropy_coef=0.05, balance_coef=0.2, z_coef=0.05)
 
 
-def prepared(step, loss, mesh, rules=None):
+def prepared(step, loss, mesh, rules=None, **options):
   """The update of plain SGD on a mesh, and the state it begins with."""
   begin, shardings = state.init_state(
       step.model, steps.SGD, jax.random.key(0), mesh, rules,
       params=step.params)
   return begin, update.make_update_fn(
       loss, steps.SGD, state_sharding=shardings,
-      batch_sharding=sharding.batch(mesh))
+      batch_sharding=sharding.batch(mesh), **options)
 
 
-def on_mesh(step, batch, loss, mesh, rules=None):
+def on_mesh(step, batch, loss, mesh, rules=None, **options):
   """New parameters and metrics after a step of plain SGD on a mesh."""
   with sharding.use(mesh, rules):
-    begin, run = prepared(step, loss, mesh, rules)
+    begin, run = prepared(step, loss, mesh, rules, **options)
     end, metrics = run(begin, batch, state.named_keys(0, 'update')['update'])
   return end.params, metrics
 
 
 class SameStepTest(parameterized.TestCase):
 
-  def check(self, step, batch, loss, sizes):
+  def check(self, step, batch, loss, sizes, layout=None, **options):
     want, want_metrics = steps.take(
         update.make_update_fn(loss, steps.SGD), step, batch)
-    got, metrics = on_mesh(step, batch, loss, sharding.make_mesh(**sizes))
+    if layout is not None:
+      batch = steps.lay_out(batch, layout)
+    got, metrics = on_mesh(step, batch, loss, sharding.make_mesh(**sizes),
+                           **options)
     toys.assert_trees_close(got, want, atol=2e-5, rtol=0)
     toys.assert_trees_close(metrics, want_metrics, atol=2e-5, rtol=1e-5)
     moved = jax.tree.map(
@@ -87,9 +95,12 @@ class SameStepTest(parameterized.TestCase):
 
   @parameterized.parameters(*enumerate(losses.names('policy')))
   def test_every_objective(self, number, name):
+    # A response a row on one device; packed, with empty rows, in micro-batches
+    # on eight.
     step = steps.example()
     self.check(step, batch_for(name, step), loss_of(name, step.model),
-               MESHES[number % len(MESHES)])
+               MESHES[number % len(MESHES)], steps.WITH_EMPTY_ROWS,
+               num_microbatches=2)
 
   @parameterized.parameters(*enumerate(VARIANTS))
   def test_every_kind_of_model(self, number, name):

@@ -68,6 +68,8 @@ def lay_out(batch: PolicyBatch, rows) -> PolicyBatch:
       return None
     if values is batch.load_BLE:
       return np.repeat(values[:1], len(rows), axis=0)
+    if np.ndim(values) == 1:  # of the step, in every row
+      return np.full(len(rows), values[0])
     out_BT = np.zeros((len(rows), ROW_LENGTH), values.dtype)
     for b, row in enumerate(rows):
       begin = 0
