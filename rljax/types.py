@@ -162,6 +162,16 @@ class Rollout:
 
 
 @dataclasses.dataclass(frozen=True)
+class ComparedTexts:
+  """A list of compared responses as token ids, on the host."""
+  # int32; each candidate behind its prompt, or one text that shows them all to
+  # a judge, up to where it names the better one.
+  texts: tuple[np.ndarray, ...]
+  ranks: tuple[int, ...]  # of the candidates; 0 is best, equal ranks tie
+  margin: float = 0.0     # by which the better shall lead
+
+
+@dataclasses.dataclass(frozen=True)
 class RewardResult:
   """What a verifier says of one response."""
   is_correct: bool
