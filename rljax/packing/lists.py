@@ -30,8 +30,7 @@ def pack_lists(
     lists: at least one.
     num_rows: of the batch.
     row_length: positions in a row.
-    lists_per_row: P, places for lists in a row; each list takes
-      `least_room` at least.
+    lists_per_row: P, the most lists that a row gets.
     num_candidates: C, the most candidates of a list.
     num_microbatches: the rows of a step are split into.
 
@@ -43,9 +42,8 @@ def pack_lists(
   """
   _check(lists, num_candidates, row_length)
   length_N = np.array([sum(map(len, one.texts)) for one in lists])
-  rows, offsets = layout.layout(
-      np.maximum(length_N, least_room(row_length, lists_per_row)), num_rows,
-      row_length, num_microbatches)
+  rows, offsets = layout.layout(length_N, num_rows, row_length,
+                                num_microbatches, most=lists_per_row)
   tokens_BT, position_BT, segment_BT = (
       np.zeros((num_rows, row_length), np.int32) for _ in range(3))
   read_BPC, rank_BPC = (
@@ -77,11 +75,6 @@ def pack_lists(
       share_BT=layout.policy_shares(segment_BT), read_BPC=read_BPC,
       rank_BPC=rank_BPC, margin_BP=margin_BP, weight_BP=weight_BP,
       load_BLE=None), np.array(place_N2, np.int32)
-
-
-def least_room(row_length: int, lists_per_row: int) -> int:
-  """Positions that a list takes at least: so a row has places for all."""
-  return row_length // (lists_per_row + 1) + 1
 
 
 def _check(lists, num_candidates, row_length):
