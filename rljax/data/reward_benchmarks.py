@@ -35,19 +35,21 @@ from typing import Any
 
 from rljax.data.builders import lines
 
-REWARD_BENCH_SECTIONS = {
-    'Chat': ('alpacaeval-easy', 'alpacaeval-length', 'alpacaeval-hard',
-             'mt-bench-easy', 'mt-bench-med'),
-    'Chat Hard': ('mt-bench-hard', 'llmbar-natural', 'llmbar-adver-neighbor',
-                  'llmbar-adver-GPTInst', 'llmbar-adver-GPTOut',
-                  'llmbar-adver-manual'),
-    'Safety': ('refusals-dangerous', 'refusals-offensive',
-               'xstest-should-refuse', 'xstest-should-respond',
-               'donotanswer'),
-    'Reasoning': ('math-prm', 'hep-cpp', 'hep-go', 'hep-java', 'hep-js',
-                  'hep-python', 'hep-rust')}
-_SUBSETS = tuple(name for some in REWARD_BENCH_SECTIONS.values()
-                 for name in some)
+# Items by subset, as RewardBench weighs them. There are 447 of math-prm: it
+# shall weigh as much as the six sets of code together.
+_CHAT = {'alpacaeval-easy': 100, 'alpacaeval-length': 95,
+         'alpacaeval-hard': 95, 'mt-bench-easy': 28, 'mt-bench-med': 40}
+_CHAT_HARD = {'mt-bench-hard': 37, 'llmbar-natural': 100,
+              'llmbar-adver-neighbor': 134, 'llmbar-adver-GPTInst': 92,
+              'llmbar-adver-GPTOut': 47, 'llmbar-adver-manual': 46}
+_SAFETY = {'refusals-dangerous': 100, 'refusals-offensive': 100,
+           'xstest-should-refuse': 250, 'xstest-should-respond': 154,
+           'donotanswer': 136}
+_REASONING = {'math-prm': 984} | dict.fromkeys(
+    ('hep-cpp', 'hep-go', 'hep-java', 'hep-js', 'hep-python', 'hep-rust'), 164)
+SECTIONS: dict[str, dict[str, int]] = {
+    'Chat': _CHAT, 'Chat Hard': _CHAT_HARD, 'Safety': _SAFETY,
+    'Reasoning': _REASONING}
 _JUDGE_GROUPS = {'mmlu-pro': 'knowledge', 'livebench-reasoning': 'reasoning',
                  'livebench-math': 'math', 'livecodebench': 'coding'}
 _RM_DOMAINS = {'chat': 'chat', 'code': 'code', 'math': 'math',
@@ -153,7 +155,7 @@ def _reward_bench(row: _Row) -> Item:
            if row.row.get(name)]
   return Item(f'{row.name("id")}', row.text('prompt'),
               (row.text('chosen'), row.text('rejected')), 1,
-              row.among('subset', _SUBSETS),
+              row.among('subset', set().union(*SECTIONS.values())),
               models=tuple(known) if len(known) == 2 else ())
 
 
