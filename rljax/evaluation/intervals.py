@@ -67,7 +67,8 @@ def bootstrap(score_P, *, seed: int, method: str = 'BCa', level: float = 0.95,
   if method not in ('BCa', 'percentile'):
     raise ValueError(f"Expected method 'BCa' or 'percentile', got {method!r}.")
   mean = float(score_P.mean())
-  if np.all(score_P == score_P[0]):  # no spread to resample; BCa divides by 0
+  # No spread but that of rounding: nothing to resample, and BCa divides by 0.
+  if np.ptp(score_P) <= 1e-12 * np.abs(score_P).max():
     return Interval(mean, mean, mean, level)
   result = stats.bootstrap(
       (score_P,), np.mean, vectorized=True, n_resamples=num_resamples,

@@ -90,6 +90,8 @@ class BootstrapTest(parameterized.TestCase):
   def test_equal_scores_give_an_empty_interval(self):
     found = intervals.bootstrap([0.0, 0.0, 0.0], seed=0)
     self.assertEqual((found.low, found.high), (0.0, 0.0))
+    found = intervals.bootstrap([0.1 + 0.2, 0.3, 0.3], seed=0)  # but rounding
+    np.testing.assert_allclose([found.low, found.high], 0.3)
 
   def test_bca_is_finite_when_one_score_differs(self):
     found = intervals.bootstrap([0.0] * 30 + [1.0], seed=0)

@@ -305,7 +305,7 @@ class ComparisonTest(absltest.TestCase):
     one = rules.vl_reward_bench([[1.0], [NAN], [0.0]], ['g'] * 3, 1)
     two = rules.vl_reward_bench([[1.0], [1.0], [1.0]], ['g'] * 3, 1)
     found = rules.difference(one, two, seed=0)['micro']
-    self.assertAlmostEqual(found.interval.estimate, 0.5).
+    self.assertAlmostEqual(found.interval.estimate, 0.5)
 
   def test_other_items_are_refused(self):
     one = rules.judge_bench([[1, 1], [1, 1]], list('ab'))
