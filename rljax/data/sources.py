@@ -12,6 +12,7 @@ import importlib
 import json
 import pkgutil
 from typing import Any
+from typing import Callable
 from typing import Iterator
 from typing import Sequence
 
@@ -22,18 +23,26 @@ Record = dict[str, Any]
 _FIELDS = {**dict.fromkeys(storage.TEXT_FIELDS, str), 'difficulty': int}
 
 
+def _decode(row: dict[str, Any]) -> Record:
+  """Text comes back from the files as bytes, numbers as NumPy scalars."""
+  return {field: row[field].decode('utf-8')
+          if isinstance(row[field], bytes) else kind(row[field])
+          for field, kind in _FIELDS.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Records:
   """A random-access sequence of records, or a part of one."""
   name: str                     # says which data this is; kept in checkpoints
   rows: Sequence[Any]           # records as stored; text may be bytes
   indices: tuple[int, ...]      # the rows that belong to the part
+  decode: Callable[[Any], Record] = _decode
 
   def __len__(self) -> int:
     return len(self.indices)
 
   def __getitem__(self, index: int) -> Record:
-    return _decode(self.rows[self.indices[index]])
+    return self.decode(self.rows[self.indices[index]])
 
   def __iter__(self) -> Iterator[Record]:
     return (self[i] for i in range(len(self)))
@@ -41,7 +50,8 @@ class Records:
   def part(self, name: str, indices: Sequence[int]) -> Records:
     """The records at `indices` of this part."""
     kept = tuple(self.indices[i] for i in indices)
-    return Records(f'{self.name}[{name}]', self.rows, kept)
+    return dataclasses.replace(
+        self, name=f'{self.name}[{name}]', indices=kept)
 
 
 def names() -> list[str]:
@@ -88,10 +98,3 @@ def describe(record: Record) -> str:
 def hint_prompt(record: Record) -> str:
   """The prompt that may take the place of its own where all fail, or ''."""
   return json.loads(record['metadata'] or '{}').get('hint_prompt', '')
-
-
-def _decode(row: dict[str, Any]) -> Record:
-  """Text comes back from the files as bytes, numbers as NumPy scalars."""
-  return {field: row[field].decode('utf-8')
-          if isinstance(row[field], bytes) else kind(row[field])
-          for field, kind in _FIELDS.items()}

@@ -1,0 +1,335 @@
+"""The forms in which preferences are published, one parser for each.
+
+A parser takes a line's object and gives a record without its `file_line`, and
+without an id where the line has none. What it cannot read is a ValueError that
+names file, line and field; what cannot be learnt from is `Unfit`.
+"""
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+import zlib
+
+import numpy as np
+
+Row = dict[str, Any]
+REASONS = (
+    'identical',         # both responses say the same
+    'empty_response',    # one says nothing
+    'no_common_prompt',  # the responses are not to the same prompt
+    'contradicted',      # the file's own scores say the opposite
+    'tied',              # they say that neither is better
+    'too_few',           # responses to compare
+)
+_TURN = re.compile(r'\n\n(Human|Assistant):')
+_ROLES = {'Human': 'user', 'Assistant': 'assistant'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Of the forms from which a pair has to be picked."""
+  seed: int
+  other: str
+  score: str
+
+
+class Unfit(Exception):
+  """A line that is well written but teaches nothing, or the wrong thing."""
+
+  def __init__(self, reason: str, text: str):
+    super().__init__(text)
+    self.reason = reason
+
+
+def hh_rlhf(row: Row, where: str, options: Options) -> Row:
+  """Two dialogues that differ in the assistant's last turn alone."""
+  del options
+  _fields(row, where, ('chosen', 'rejected'))
+  sides = [_dialogue(_text(row, side, where), side, where)
+           for side in ('chosen', 'rejected')]
+  (prompt, chosen), (other, rejected) = ((side[:-1], side[-1])
+                                         for side in sides)
+  if prompt != other or not prompt:
+    raise Unfit('no_common_prompt',
+                "expected 'chosen' and 'rejected' to differ in the last turn "
+                f'alone, got turns {_first_difference(prompt, other)} apart')
+  return _pair(prompt, chosen['content'], rejected['content'], None, 'hh_rlhf')
+
+
+def ultrafeedback(row: Row, where: str, options: Options) -> Row:
+  """The binarised form: lists of messages, with or without scores."""
+  del options
+  _fields(row, where, ('chosen', 'rejected'),
+          ('prompt', 'prompt_id', 'messages', 'score_chosen', 'score_rejected',
+           'source', 'margin'))
+  sides = [_messages(row[side], side, where) for side in ('chosen', 'rejected')]
+  for name, side in zip(('chosen', 'rejected'), sides, strict=True):
+    _check_role(side, 'assistant', name, where)
+  (prompt, chosen), (other, rejected) = ((side[:-1], side[-1])
+                                         for side in sides)
+  if prompt != other or not prompt:
+    raise Unfit('no_common_prompt', "expected 'chosen' and 'rejected' to "
+                'differ in the last message alone, got messages '
+                f'{_first_difference(prompt, other)} apart')
+  margin = _margin(row, where)
+  # The same prompt may come with several pairs, so its id is not the line's.
+  return _pair(prompt, chosen['content'], rejected['content'], margin,
+               row.get('source', 'ultrafeedback'))
+
+
+def ultrafeedback_raw(row: Row, where: str, options: Options) -> Row:
+  """The best completion against another that scores less."""
+  for field in ('instruction', 'completions'):
+    _has(row, field, where)
+  prompt = _prompt(row['instruction'], 'instruction', where)
+  scored = [_completion(one, f"{where}, field 'completions[{i}]'", options)
+            for i, one in enumerate(_list(row, 'completions', where))]
+  if len(scored) < 2:
+    raise Unfit('too_few', "expected two or more 'completions', got "
+                f'{len(scored)}')
+  best = max(range(len(scored)), key=lambda i: scored[i][1])
+  less = [i for i, (_, value) in enumerate(scored) if value < scored[best][1]]
+  if not less:
+    raise Unfit('tied', f"expected 'completions' of different "
+                f'{options.score!r}, got {scored[best][1]} for all')
+  if options.other == 'random':
+    rng = np.random.default_rng(
+        [options.seed, zlib.crc32(row['instruction'].encode())])
+    picked = less[int(rng.integers(len(less)))]
+  else:
+    picked = min(less, key=lambda i: scored[i][1])
+  return _pair(prompt, scored[best][0], scored[picked][0],
+               scored[best][1] - scored[picked][1],
+               row.get('source', 'ultrafeedback'))
+
+
+def reward_bench(row: Row, where: str, options: Options) -> Row:
+  """A test pair; its subset is the domain."""
+  del options
+  _fields(row, where, ('prompt', 'chosen', 'rejected', 'subset', 'id'),
+          ('chosen_model', 'rejected_model'))
+  record = _pair(_prompt(row['prompt'], 'prompt', where),
+                 _response(row, 'chosen', where),
+                 _response(row, 'rejected', where), None,
+                 _text(row, 'subset', where))
+  return record | {'id': str(row['id'])}
+
+
+def jsonl(row: Row, where: str, options: Options) -> Row:
+  """A user's own pairs, and those that `experiments.make_pairs` writes."""
+  del options
+  _fields(row, where, ('prompt', 'chosen', 'rejected'),
+          ('id', 'margin', 'domain', 'score_chosen', 'score_rejected',
+           'provenance'))
+  record = _pair(_prompt(row['prompt'], 'prompt', where),
+                 _response(row, 'chosen', where),
+                 _response(row, 'rejected', where), _margin(row, where),
+                 _domain(row, where))
+  return record | _id(row, where)
+
+
+def ranked(row: Row, where: str, options: Options) -> Row:
+  """A list of responses, best first."""
+  del options
+  return _responses(row, where)
+
+
+def unlabeled(row: Row, where: str, options: Options) -> Row:
+  """Two responses of which nobody has said which is better."""
+  del options
+  record = _responses(row, where)
+  if len(record['responses']) != 2:
+    raise ValueError(
+        f"Expected two texts in the field 'responses' of {where}, got "
+        f"{len(record['responses'])}; write two, or read the file as 'ranked'.")
+  return record
+
+
+PARSERS = {parser.__name__: parser for parser in (
+    hh_rlhf, ultrafeedback, ultrafeedback_raw, reward_bench, jsonl, ranked,
+    unlabeled)}
+
+
+def _pair(prompt, chosen, rejected, margin, domain) -> Row:
+  _check_texts([chosen, rejected], ['chosen', 'rejected'])
+  return {'prompt': prompt, 'chosen': chosen, 'rejected': rejected,
+          'margin': margin, 'domain': domain}
+
+
+def _responses(row, where) -> Row:
+  _fields(row, where, ('prompt', 'responses'), ('id', 'domain'))
+  texts = _list(row, 'responses', where)
+  for i, text in enumerate(texts):
+    _is_string(text, f'responses[{i}]', where)
+  if len(texts) < 2:
+    raise Unfit('too_few', f"expected two or more 'responses', got "
+                f'{len(texts)}')
+  _check_texts(texts, [f'responses[{i}]' for i in range(len(texts))])
+  return {'prompt': _prompt(row['prompt'], 'prompt', where),
+          'responses': texts, 'domain': _domain(row, where)} | _id(row, where)
+
+
+def _check_texts(texts, names):
+  plain = [' '.join(text.split()) for text in texts]
+  if not all(plain):
+    raise Unfit('empty_response', f'expected text in {names[plain.index("")]}'
+                ', got none')
+  if len(set(plain)) < len(plain):
+    raise Unfit('identical', f'expected different texts in {names}, got '
+                'the same twice')
+
+
+def _margin(row, where) -> float | None:
+  """By how much the chosen one is better; refuses what says the opposite."""
+  has = [field in row for field in ('score_chosen', 'score_rejected')]
+  if any(has) and not all(has):
+    raise ValueError(f"Expected both of 'score_chosen' and 'score_rejected' in "
+                     f'{where}, got one; add the other or remove it.')
+  margins = {}
+  if all(has):
+    margins['scores'] = (_number(row, 'score_chosen', where)
+                         - _number(row, 'score_rejected', where))
+  if row.get('margin') is not None:
+    margins['margin'] = _number(row, 'margin', where)
+  for name, value in margins.items():
+    if value < 0:
+      raise Unfit('contradicted', f"expected the chosen response to be the "
+                  f'better one, got {name} that differ by {value}: the columns '
+                  'may be swapped')
+    if value == 0:
+      raise Unfit('tied', f'expected different {name}, got no difference')
+  return margins.get('margin', margins.get('scores'))
+
+
+def _dialogue(text, field, where) -> list[Row]:
+  """'\\n\\nHuman: ...\\n\\nAssistant: ...' as messages."""
+  before, *pieces = _TURN.split(text)
+  messages = [{'role': _ROLES[who], 'content': said.strip()}
+              for who, said in zip(pieces[::2], pieces[1::2], strict=True)]
+  if before.strip() or not messages or messages[0]['role'] != 'user':
+    raise ValueError(
+        f"Expected a dialogue that begins with '\\n\\nHuman:' in the field "
+        f'{field!r} of {where}, got {text[:60]!r}; correct the line.')
+  if messages[-1]['role'] != 'assistant':
+    raise Unfit('empty_response', f"expected {field!r} to end with a turn of "
+                f'the assistant, got {text[-60:]!r}')
+  return messages
+
+
+def _first_difference(a, b) -> str:
+  shorter = min(len(a), len(b))
+  same = next((i for i in range(shorter) if a[i] != b[i]), shorter)
+  return f'from number {same} of {len(a) + 1} and {len(b) + 1}'
+
+
+def _completion(one, where, options) -> tuple[str, float]:
+  if not isinstance(one, dict):
+    raise ValueError(f'Expected an object in {where}, got '
+                     f'{type(one).__name__}; correct the line.')
+  _has(one, 'response', where)
+  _has(one, options.score, where)
+  return (_is_string(one['response'], 'response', where),
+          _number(one, options.score, where))
+
+
+def _prompt(value, field, where) -> list[Row]:
+  """A text is one message of the user."""
+  if isinstance(value, str):
+    if not value.strip():
+      raise ValueError(f'Expected non-empty text in the field {field!r} of '
+                       f'{where}, got {value!r}; write the prompt.')
+    return [{'role': 'user', 'content': value}]
+  messages = _messages(value, field, where)
+  if messages[-1]['role'] == 'assistant':
+    raise ValueError(
+        f'Expected the field {field!r} of {where} to end before a turn of the '
+        'assistant, got one at its end; move it into the responses.')
+  return messages
+
+
+def _response(row, field, where) -> str:
+  """A text, or a list of one message of the assistant."""
+  if isinstance(row[field], str):
+    return row[field]
+  messages = _messages(row[field], field, where)
+  _check_role(messages, 'assistant', field, where)
+  if len(messages) > 1:
+    raise ValueError(
+        f'Expected one message in the field {field!r} of {where}, got '
+        f"{len(messages)}; move the others into 'prompt', or read the file as "
+        "'ultrafeedback'.")
+  return messages[0]['content']
+
+
+def _messages(value, field, where) -> list[Row]:
+  good = (isinstance(value, list) and value and all(
+      isinstance(one, dict) and set(one) == {'role', 'content'}
+      and all(isinstance(text, str) for text in one.values())
+      for one in value))
+  if not good:
+    raise ValueError(
+        f"Expected a list of messages, each with texts 'role' and 'content', "
+        f'in the field {field!r} of {where}, got {str(value)[:80]!r}; correct '
+        'the line.')
+  return value
+
+
+def _check_role(messages, role, field, where):
+  if messages[-1]['role'] != role:
+    raise ValueError(
+        f'Expected the field {field!r} of {where} to end with a message of '
+        f"the {role}, got one of {messages[-1]['role']!r}; correct the line.")
+
+
+def _fields(row, where, required, optional=()):
+  for field in required:
+    _has(row, field, where)
+  unknown = sorted(set(row) - {*required, *optional})
+  if unknown:
+    raise ValueError(
+        f'Expected only the fields {[*required, *optional]} in {where}, got '
+        f'{unknown[0]!r}; correct its name, remove it, or read the file in '
+        'another form.')
+
+
+def _has(row, field, where):
+  if field not in row:
+    raise ValueError(f'Expected the field {field!r} in {where}, got '
+                     f'{sorted(row)}; add it, or read the file in another '
+                     'form.')
+
+
+def _list(row, field, where) -> list:
+  if not isinstance(row[field], list):
+    raise ValueError(f'Expected a list in the field {field!r} of {where}, got '
+                     f'{str(row[field])[:80]!r}; correct the line.')
+  return row[field]
+
+
+def _text(row, field, where) -> str:
+  return _is_string(row[field], field, where)
+
+
+def _is_string(value, field, where) -> str:
+  if not isinstance(value, str):
+    raise ValueError(f'Expected text in the field {field!r} of {where}, got '
+                     f'{str(value)[:80]!r}; write it as a string.')
+  return value
+
+
+def _number(row, field, where) -> float:
+  value = row[field]
+  if isinstance(value, bool) or not isinstance(value, (int, float)) or (
+      not np.isfinite(value)):
+    raise ValueError(f'Expected a number in the field {field!r} of {where}, '
+                     f'got {value!r}; correct the line.')
+  return float(value)
+
+
+def _domain(row, where) -> str:
+  return _text(row, 'domain', where) if 'domain' in row else 'preference'
+
+
+def _id(row, where) -> Row:
+  return {'id': _text(row, 'id', where)} if 'id' in row else {}

@@ -1,0 +1,159 @@
+"""Pairs as tokens: the boundary, the stop token, and symmetrical cuts."""
+import dataclasses
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+
+from rljax.data import preference_tokens as tokens_lib
+from rljax.data import tokenizer as tokenizers
+from tests.data import huggingface_test as huggingface
+
+BYTE = tokenizers.ByteTokenizer()
+ASK = [{'role': 'user', 'content': 'Hi'}]
+WIDE = tokens_lib.Limits(100, 100, 400)
+
+
+def record(chosen='Yes.', rejected='No.', prompt=ASK, name='r'):
+  return {'id': name, 'prompt': prompt, 'chosen': chosen, 'rejected': rejected,
+          'margin': None, 'domain': 'd', 'file_line': ''}
+
+
+class BoundaryTest(parameterized.TestCase):
+
+  def hugging_face(self, template, **kwargs):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    huggingface.save_bpe(folder, template, **kwargs)
+    return tokenizers.load(folder)
+
+  def test_the_tokens_of_a_pair_by_hand(self):
+    pair = tokens_lib.tokenize(BYTE, record())
+    # <bos> <user> H i <eos> <assistant>
+    self.assertEqual(pair.prompt.tolist(), [257, 260, 72, 105, 258, 261])
+    self.assertEqual(pair.chosen.tolist(), [*b'Yes.', 258])
+    self.assertEqual(pair.rejected.tolist(), [*b'No.', 258])
+    self.assertEqual(pair.prompt.dtype, np.int32)
+    self.assertTrue(pair.chosen_mask.all() and pair.rejected_mask.all())
+
+  def test_a_step_gets_no_stop_token(self):
+    pair = tokens_lib.tokenize(BYTE, record(), ends=False)
+    self.assertEqual(bytes(pair.chosen.tolist()), b'Yes.')
+
+  @parameterized.parameters(
+      huggingface.CHATML, huggingface.TAGGED,
+      huggingface.CHATML.replace('<|im_end|>', '<|im_end|><|im_end|>', 1))
+  def test_a_stop_token_once_and_nothing_behind_it(self, template):
+    tokenizer = self.hugging_face(template)
+    prompt, answer = tokens_lib.prompt_and_response(tokenizer, ASK, 'What is')
+    (stop,) = tokenizer.stop_ids
+    self.assertRegex(tokenizer.decode(prompt), '^user\nHi\n?assistant\n$')
+    self.assertEqual(tokenizer.decode(answer), 'What is')
+    self.assertEqual(np.flatnonzero(answer == stop).tolist(),
+                     [len(answer) - 1])
+
+  def test_the_start_token_comes_once_or_the_template_is_refused(self):
+    start = '{{ bos_token }}'
+    once = self.hugging_face(start + huggingface.CHATML, bos_token='<eos>')
+    prompt, _ = tokens_lib.prompt_and_response(once, ASK, 'What')
+    self.assertEqual(np.flatnonzero(
+        prompt == once.inner.bos_token_id).tolist(), [0])
+    twice = self.hugging_face(start * 2 + huggingface.CHATML,
+                              bos_token='<eos>')
+    with self.assertRaisesRegex(ValueError, 'one start token .* got two'):
+      tokens_lib.prompt_and_response(twice, ASK, 'What')
+
+  def test_a_tokenizer_without_a_start_token_needs_none(self):
+    tokenizer = self.hugging_face(huggingface.CHATML)
+    self.assertIsNone(tokenizer.inner.bos_token_id)
+    prompt, _ = tokens_lib.prompt_and_response(tokenizer, ASK, 'What')
+    self.assertEqual(tokenizer.inner.convert_ids_to_tokens(int(prompt[0])),
+                     '<|im_start|>')
+
+  def test_a_boundary_that_the_answer_changes_is_refused(self):
+    talk = [ASK[0], {'role': 'assistant', 'content': 'What'}, ASK[0]]
+    forgetful = self.hugging_face(huggingface.FORGETFUL)
+    with self.assertRaisesRegex(ValueError, 'to be the beginning of prompt'):
+      tokens_lib.prompt_and_response(forgetful, talk, 'What')
+    # The newline of the header and the first of the answer are one token.
+    merging = self.hugging_face(
+        huggingface.CHATML.replace("assistant\n'", "assistant user'")
+        .replace('{{ m.role }}\n', '{{ m.role }} us'))
+    with self.assertRaisesRegex(ValueError, 'to be the beginning of prompt'):
+      tokens_lib.prompt_and_response(merging, ASK, 'er')
+
+  def test_a_template_without_an_end_is_refused(self):
+    endless = self.hugging_face(huggingface.CHATML.replace('<|im_end|>', ''))
+    with self.assertRaisesRegex(ValueError, 'never learn to stop'):
+      tokens_lib.prompt_and_response(endless, ASK, 'What')
+
+  def test_a_stop_token_in_the_text_is_counted_out(self):
+    tokenizer = self.hugging_face(huggingface.CHATML)
+    pairs, counts = tokens_lib.tokenize_all(
+        tokenizer, [record('a<|im_end|>b', 'c'), record('a', 'c')], WIDE)
+    self.assertLen(pairs, 1)
+    self.assertEqual(counts['dropped_stop_token_inside'], 1)
+
+
+class CutTest(parameterized.TestCase):
+
+  def fit(self, limits, chosen='a' * 20, rejected='b' * 9):
+    # The prompt has 6 tokens, the responses 21 and 10.
+    return tokens_lib.tokenize_all(BYTE, [record(chosen, rejected)], limits)
+
+  @parameterized.parameters(
+      # 6 + 1 + 21 + 10 = 38 with one copy of the prompt, 43 with two.
+      (1, 38, (21, 10)), (1, 37, (20, 10)), (2, 43, (21, 10)),
+      (2, 42, (20, 10)),
+      # No room for the shorter one either: both get a half.
+      (1, 7 + 20, (10, 10)), (1, 7 + 19, (9, 9)), (1, 7 + 2, (1, 1)))
+  def test_both_responses_have_the_same_budget(self, copies, room, lengths):
+    limits = dataclasses.replace(WIDE, max_pair_length=room,
+                                 prompt_copies=copies)
+    (pair,), counts = self.fit(limits)
+    self.assertEqual((len(pair.chosen), len(pair.rejected)), lengths)
+    self.assertEqual((len(pair.chosen_mask), len(pair.rejected_mask)), lengths)
+    self.assertEqual(counts['cut_tokens_chosen'], 21 - lengths[0])
+    self.assertEqual(counts['cut_tokens_rejected'], 10 - lengths[1])
+    self.assertEqual(counts['cut_pairs'], int(lengths != (21, 10)))
+    # The start is kept, whichever side is the longer one.
+    self.assertEqual(bytes(pair.chosen[:1].tolist()), b'a')
+
+  def test_the_limit_of_a_response_is_for_both(self):
+    (pair,), _ = self.fit(dataclasses.replace(WIDE, max_response_length=5))
+    self.assertEqual((len(pair.chosen), len(pair.rejected)), (5, 5))
+
+  @parameterized.parameters(
+      ('long_prompt', dict(max_prompt_length=5), {}),
+      ('no_room', dict(max_pair_length=7), {}),
+      ('no_room', dict(max_pair_length=8), {}),  # one token, of one side
+      ('same_after_cut', dict(max_response_length=3), dict(rejected='aaab')))
+  def test_what_cannot_be_used_is_counted_and_never_empty(self, reason, limit,
+                                                          texts):
+    pairs, counts = self.fit(dataclasses.replace(WIDE, **limit), **texts)
+    self.assertEmpty(pairs)
+    self.assertEqual({name: n for name, n in counts.items() if n},
+                     {f'dropped_{reason}': 1})
+
+  def test_the_cut_does_not_say_which_was_chosen(self):
+    """Negative control: cutting each to its own half of the row would."""
+    one, _ = self.fit(dataclasses.replace(WIDE, max_pair_length=30))
+    other, _ = self.fit(dataclasses.replace(WIDE, max_pair_length=30),
+                        'b' * 9, 'a' * 20)
+    np.testing.assert_array_equal(one[0].chosen, other[0].rejected)
+    np.testing.assert_array_equal(one[0].rejected, other[0].chosen)
+
+  def test_the_digest_sees_every_token_and_the_order(self):
+    make = lambda *texts: tokens_lib.digest(tokens_lib.tokenize_all(
+        BYTE, [record(text) for text in texts], WIDE)[0])
+    self.assertEqual(make('a', 'b'), make('a', 'b'))
+    self.assertLen({make('a', 'b'), make('b', 'a'), make('a', 'c'),
+                    make('a')}, 4)
+
+  def test_limits_that_cannot_be_are_refused(self):
+    with self.assertRaisesRegex(ValueError, 'got Limits.*max_pair_length=0'):
+      tokens_lib.Limits(1, 1, 0)
+
+
+if __name__ == '__main__':
+  absltest.main()
