@@ -8,7 +8,7 @@
   R  responses (R = P * G)     E  experts
   V  vocabulary                X  experts chosen per token
   L  layers                    M  image patches
-                               C  classes or label tokens
+  J  heads of an ensemble      C  classes, label tokens, candidates of a list
 
 A suffix lists the axes of an array in order: `logp_BT` is [rows, positions].
 Everything said of "token t" lives at t's own position: `logp_BT[b, t]` is the
@@ -113,6 +113,26 @@ class PreferenceBatch:
 
 
 @struct.dataclass
+class RewardBatch:
+  """One optimiser step's worth of compared responses. Leading axis: rows.
+
+  A row holds whole lists, so that a loss is a sum over rows; P is the most that
+  it has room for, C the most candidates of a list. A score is read at the last
+  token of a candidate; where one text shows all of a list's candidates, each
+  has a label whose logit is read at the last token of that text.
+  """
+  tokens_BT: Array    # int32
+  position_BT: Array  # int32
+  segment_BT: Array   # int32; one for each text; 0 = padding
+  share_BT: Array     # float32; as in PolicyBatch
+  read_BPC: Array     # int32; where in the row; 0 where there is nothing
+  rank_BPC: Array     # int32; 0 is best, equal ranks tie; -1: no candidate
+  margin_BP: Array    # float32; by which the better shall lead; mostly 0
+  weight_BP: Array    # float32; 1 / (lists of the step); 0 where there is none
+  load_BLE: Array | None  # float32; as in PolicyBatch
+
+
+@struct.dataclass
 class RouterStats:
   """Per-layer routing sums, weighted by `share_BT`: additive over rows."""
   mean_prob_LE: Array   # Σ share · softmax over all experts; differentiable
@@ -145,6 +165,16 @@ class Rollout:
   stopped_PG: np.ndarray   # bool; False = cut at the length limit
   # By position in prompt and response, as `ops.routes` stores them.
   experts_PGSLX: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedTexts:
+  """A list of compared responses as token ids, on the host."""
+  # int32; each candidate behind its prompt, or one text that shows them all to
+  # a judge, up to where it names the better one.
+  texts: tuple[np.ndarray, ...]
+  ranks: tuple[int, ...]  # of the candidates; 0 is best, equal ranks tie
+  margin: float = 0.0     # by which the better shall lead
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,7 @@ The judge sees no reference answer. What it writes ends with \boxed{yes} or
 \boxed{no}; a reply without is asked for again, and is -1 if it stays so: never
 a yes. How verdicts become one is decided in `evaluation.cot_pass_at_k`.
 
-A file keeps every verdict under what was asked, of whom and how: a run that
-was stopped goes on, and another prompt or judge asks anew.
+A file may keep the verdicts: a run that was stopped goes on (`verdicts`).
 
 Reference: CoT-Pass@K (arXiv 2506.14245), appendix A.3. The prompt is ours.
 """
@@ -16,18 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 import hashlib
-import json
 import pathlib
 import re
 
 import numpy as np
 
-from rljax import journal
 from rljax import prompts
 from rljax.agents import language_model
+from rljax.agents import verdicts
 from rljax.rewards import extraction
 
-YES, NO, INVALID = 1, 0, -1
+YES, NO, INVALID = 1, 0, verdicts.INVALID
 _WORDS = {'yes': YES, 'no': NO}
 _WRAPPED = re.compile(r'\\(?:text|textbf|mathrm|mathbf|boxed)\{([^{}]*)\}')
 
@@ -70,24 +68,13 @@ def judge(
         'Expected a solution for each problem, num_calls >= 1 and num_retries '
         f'>= 0, got {len(problems)} problems, {len(solutions)} solutions, '
         f'{num_calls} and {num_retries}. Correct them.')
-  asked = [request(*pair) for pair in zip(problems, solutions, strict=True)]
-  settings = [judge_id, temperature, max_tokens, seed, num_retries]
-  names = [_name(text, settings) for text in asked]
-  store = _Store(cache)
-  tell = on_verdict or (lambda: None)
-  wanted = dict.fromkeys((names[i], v) for i in range(len(asked))
-                         for v in range(num_calls))
-  text_of = dict(zip(names, asked, strict=True))
-  pending = [key for key in wanted if key not in store.verdicts]
-  for _ in range(len(wanted) - len(pending)):
-    tell()
-  for attempt in range(num_retries + 1):
-    is_last = attempt == num_retries
-    pending = _ask(model, pending, text_of, store, tell, is_last,
-                   seed=lambda v, a=attempt: seed + v + num_calls * a,
-                   temperature=temperature, max_tokens=max_tokens)
-  return np.array([[store.verdicts[name, v] for v in range(num_calls)]
-                   for name in names], np.int8).reshape(-1, num_calls)
+  texts = [request(*pair) for pair in zip(problems, solutions, strict=True)]
+  found = verdicts.collect(
+      [(text, call) for text in texts for call in range(num_calls)], model,
+      parse, judge_id=judge_id, num_retries=num_retries,
+      temperature=temperature, max_tokens=max_tokens, seed=seed, cache=cache,
+      on_verdict=on_verdict)
+  return np.array(found, np.int8).reshape(-1, num_calls)
 
 
 def request(problem: str, solution: str) -> str:
@@ -106,52 +93,3 @@ def parse(reply: str) -> int:
   while match := _WRAPPED.fullmatch(boxed := boxed.strip(' .!*')):
     boxed = match.group(1)
   return _WORDS.get(boxed.casefold(), INVALID)
-
-
-def _ask(model, pending, text_of, store, tell, is_last, *, seed, temperature,
-         max_tokens) -> list:
-  """Asks for what is missing; returns what is to be asked again."""
-  if not pending:
-    return []
-  requests = [
-      language_model.Request(
-          messages=({'role': 'user', 'content': text_of[name]},),
-          temperature=temperature, max_tokens=max_tokens, seed=seed(v))
-      for name, v in pending]
-  again = []
-
-  def keep(i, reply):
-    verdict = parse(reply.responses[0].text)
-    if verdict == INVALID and not is_last:
-      again.append(pending[i])
-      return
-    store.add(*pending[i], verdict)
-    tell()
-
-  model(requests, on_reply=keep)
-  return sorted(again, key=pending.index)
-
-
-def _name(text: str, settings) -> str:
-  return hashlib.sha256(json.dumps([text, settings]).encode()).hexdigest()[:24]
-
-
-class _Store:
-  """Verdicts by (what was asked, number of the call), also in a file."""
-
-  def __init__(self, path):
-    self.verdicts: dict[tuple[str, int], int] = {}
-    self._path = None if path is None else pathlib.Path(path)
-    if self._path is None or not self._path.exists():
-      return
-    for line in self._path.read_text().splitlines():
-      try:
-        name, call, verdict = json.loads(line)
-      except (json.JSONDecodeError, ValueError):  # the line that was cut
-        continue
-      self.verdicts[name, call] = verdict
-
-  def add(self, name: str, call: int, verdict: int):
-    self.verdicts[name, call] = verdict
-    if self._path is not None:
-      journal.append(self._path, [[name, call, verdict]])

@@ -67,7 +67,8 @@ def bootstrap(score_P, *, seed: int, method: str = 'BCa', level: float = 0.95,
   if method not in ('BCa', 'percentile'):
     raise ValueError(f"Expected method 'BCa' or 'percentile', got {method!r}.")
   mean = float(score_P.mean())
-  if np.all(score_P == score_P[0]):  # no spread to resample; BCa divides by 0
+  # No spread but that of rounding: nothing to resample, and BCa divides by 0.
+  if np.ptp(score_P) <= 1e-12 * np.abs(score_P).max():
     return Interval(mean, mean, mean, level)
   result = stats.bootstrap(
       (score_P,), np.mean, vectorized=True, n_resamples=num_resamples,
@@ -113,16 +114,42 @@ def paired_difference(a_P, b_P, *, seed: int, level: float = 0.95,
         f'Expected scores of the same problems, got {len(a_P)} and {len(b_P)}. '
         'Match the problems before comparing.')
   delta_P = b_P - a_P
-  mean = float(delta_P.mean())
-  rng = np.random.default_rng(seed)
-  chunk = max(1, _CHUNK // len(delta_P))
-  means = np.concatenate([
-      delta_P[rng.integers(len(delta_P), size=(
-          min(chunk, num_resamples - start), len(delta_P)))].mean(1)
-      for start in range(0, num_resamples, chunk)])
-  tail = min(np.sum(means <= 0), np.sum(means >= 0))
-  p_value = min(1.0, 2 * (tail + 1) / (num_resamples + 1))
-  return Difference(_percentile(mean, means, level), float(p_value))
+  means = _replicates(delta_P, np.random.default_rng(seed), num_resamples)
+  return _difference(float(delta_P.mean()), means, level)
+
+
+def grouped_bootstrap(score_P, group_P, *, seed: int, weights=None,
+                      level: float = 0.95,
+                      num_resamples: int = 2_000) -> Interval:
+  """Percentile interval of a weighted mean of the means of groups.
+
+  Problems are resampled within their group, whose size is given: a macro
+  average, or one with fixed weights. A group of one problem adds no width.
+
+  Args:
+    score_P: one number per problem.
+    group_P: the name of its group.
+    seed: of the resampling.
+    weights: group -> weight, divided by their sum; None weighs groups alike.
+    level: nominal coverage.
+    num_resamples: bootstrap replicates.
+  """
+  mean, means = _grouped(_scores(score_P, 1), group_P, weights, seed,
+                         num_resamples)
+  return _percentile(mean, means, level)
+
+
+def grouped_difference(a_P, b_P, group_P, *, seed: int, weights=None,
+                       level: float = 0.95,
+                       num_resamples: int = 10_000) -> Difference:
+  """As `paired_difference`, of weighted means of the means of groups."""
+  a_P, b_P = _scores(a_P, 1), _scores(b_P, 1)
+  if a_P.shape != b_P.shape:
+    raise ValueError(
+        f'Expected scores of the same problems, got {len(a_P)} and {len(b_P)}. '
+        'Match the problems before comparing.')
+  mean, means = _grouped(b_P - a_P, group_P, weights, seed, num_resamples)
+  return _difference(mean, means, level)
 
 
 def wilson(num_correct: int, num_problems: int,
@@ -155,6 +182,41 @@ def mcnemar(a_P, b_P) -> Coverage:
   p_value = stats.binomtest(only_a, discordant).pvalue if discordant else 1.0
   return Coverage(both=int(np.sum(a_P & b_P)), only_a=only_a, only_b=only_b,
                   neither=int(np.sum(~a_P & ~b_P)), p_value=float(p_value))
+
+
+def _replicates(score_P, rng, num_resamples: int) -> np.ndarray:
+  """Means of as many problems, drawn with replacement."""
+  chunk = max(1, _CHUNK // len(score_P))
+  return np.concatenate([
+      score_P[rng.integers(len(score_P), size=(
+          min(chunk, num_resamples - start), len(score_P)))].mean(1)
+      for start in range(0, num_resamples, chunk)])
+
+
+def _grouped(score_P, group_P, weights, seed: int, num_resamples: int):
+  """(weighted mean of the groups, its replicates)."""
+  group_P = np.asarray(group_P)
+  names = np.unique(group_P).tolist()
+  weights = dict.fromkeys(names, 1.0) if weights is None else weights
+  if group_P.shape != score_P.shape or not set(names) <= set(weights):
+    raise ValueError(
+        f'Expected a group for each of {len(score_P)} problems, and a weight '
+        f'for each group, got {group_P.size} groups, {names}, and weights of '
+        f'{sorted(weights)}. Add what is missing.')
+  total, rng = sum(weights[name] for name in names), np.random.default_rng(seed)
+  mean, means = 0.0, np.zeros(num_resamples)
+  for name in names:
+    some_P = score_P[group_P == name]
+    share = weights[name] / total
+    mean += share * some_P.mean()
+    means += share * _replicates(some_P, rng, num_resamples)
+  return float(mean), means
+
+
+def _difference(estimate: float, replicates, level: float) -> Difference:
+  tail = min(np.sum(replicates <= 0), np.sum(replicates >= 0))
+  p_value = min(1.0, 2 * (tail + 1) / (len(replicates) + 1))
+  return Difference(_percentile(estimate, replicates, level), float(p_value))
 
 
 def _percentile(estimate: float, replicates, level: float) -> Interval:

@@ -73,6 +73,17 @@ PREFERENCE_PANELS = (
           ('update_tokens_per_second',)),
 )
 
+REWARD_PANELS = (
+    Panel('loss', 'Loss of the comparisons', 'nats per list', ('loss',)),
+    Panel('accuracy', 'Pairs in the right order', 'share', ('accuracy',)),
+    Panel('gap', 'Lead of the better response', 'mean gap of scores',
+          ('gap',)),
+    Panel('grad_norm', 'Gradient norm before clipping', 'global L2 norm',
+          ('grad_norm',)),
+    Panel('throughput', 'Throughput', 'tokens per second',
+          ('update_tokens_per_second',)),
+)
+
 
 def training_curves(records: Sequence[Mapping[str, Any]],
                     panels: Sequence[Panel], folder) -> list[pathlib.Path]:
@@ -170,6 +181,55 @@ def gain(curves: Mapping[str, Sequence[Mapping[str, float]]], folder, *,
            xlabel='k (samples of the start)', ylabel='share of problems')
   axes.legend(frameon=False)
   return _save(fig, pathlib.Path(folder) / 'gain.png')
+
+
+def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]],
+                folder, *, name: str = 'reliability') -> pathlib.Path:
+  """Observed against predicted preference, one curve per model.
+
+  Args:
+    bins: model -> bins with 'count', 'predicted' and 'observed'; the area of a
+      point is its share of the pairs.
+    folder: gets `<name>.png`.
+    name: of the file.
+  """
+  fig, axes = _figure(width=4.8, height=4.6)
+  axes.plot([0, 1], [0, 1], color='#7a7a7a', linewidth=1, linestyle='--',
+            label='calibrated')
+  for colour, (label, some) in zip(
+      itertools.cycle(_COLOURS), bins.items(), strict=False):
+    shown = [b for b in some if b['count']]
+    total = sum(b['count'] for b in shown)
+    x, y = ([b[key] for b in shown] for key in ('predicted', 'observed'))
+    axes.plot(x, y, color=colour, label=label)
+    axes.scatter(x, y, color=colour, s=[
+        12 + 300 * b['count'] / total for b in shown], alpha=0.6)
+  axes.set(title='Reliability, the order of a pair drawn',
+           xlabel='predicted preference', ylabel='share preferred',
+           xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+  axes.legend(frameon=False, loc='upper left')
+  return _save(fig, pathlib.Path(folder) / f'{name}.png')
+
+
+def over_optimisation(points: Sequence[Mapping], folder) -> pathlib.Path:
+  """Proxy and gold of the best of n over KL, each on an axis of its own.
+
+  Args:
+    points: with 'n', 'kl', and 'proxy' and 'gold' as 'estimate', 'low', 'high'.
+    folder: gets `over_optimisation.png`.
+  """
+  fig, axes = _figure()
+  kl = [point['kl'] for point in points]
+  for place, colour, name in ((axes, _COLOURS[0], 'gold'),
+                              (axes.twinx(), _COLOURS[1], 'proxy')):
+    pick = lambda key, name=name: [point[name][key] for point in points]
+    place.fill_between(kl, pick('low'), pick('high'), color=colour, alpha=0.18,
+                       linewidth=0)
+    place.plot(kl, pick('estimate'), color=colour, marker='.')
+    place.set_ylabel(f'{name} reward', color=colour)
+  axes.set(title=f'Best of n by the proxy, n to {points[-1]["n"]}',
+           xlabel='KL(best of n || policy), at most, in nats')
+  return _save(fig, pathlib.Path(folder) / 'over_optimisation.png')
 
 
 def _bands(axes, curves):

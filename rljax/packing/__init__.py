@@ -10,6 +10,7 @@ from rljax.packing.layout import place
 from rljax.packing.layout import policy_shares
 from rljax.packing.layout import row_fill
 from rljax.packing.layout import rows_bound
+from rljax.packing.lists import pack_lists
 from rljax.packing.pack import pack
 from rljax.packing.pack import pack_examples
 from rljax.packing.pack import response_index
@@ -24,7 +25,8 @@ from rljax.packing.selection import statistics
 
 __all__ = [
     'Place', 'Selection', 'check_budget', 'fill', 'join', 'kept_mask',
-    'left_over', 'needs_more', 'pack', 'pack_examples', 'pack_pairs', 'place',
-    'policy_shares', 'response_index', 'row_fill', 'rows_bound', 'select',
-    'select_many', 'statistics', 'take', 'take_prompts', 'unpack',
+    'left_over', 'needs_more', 'pack', 'pack_examples', 'pack_lists',
+    'pack_pairs', 'place', 'policy_shares', 'response_index', 'row_fill',
+    'rows_bound', 'select', 'select_many', 'statistics', 'take', 'take_prompts',
+    'unpack',
 ]

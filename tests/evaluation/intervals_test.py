@@ -90,6 +90,8 @@ class BootstrapTest(parameterized.TestCase):
   def test_equal_scores_give_an_empty_interval(self):
     found = intervals.bootstrap([0.0, 0.0, 0.0], seed=0)
     self.assertEqual((found.low, found.high), (0.0, 0.0))
+    found = intervals.bootstrap([0.1 + 0.2, 0.3, 0.3], seed=0)  # but rounding
+    np.testing.assert_allclose([found.low, found.high], 0.3)
 
   def test_bca_is_finite_when_one_score_differs(self):
     found = intervals.bootstrap([0.0] * 30 + [1.0], seed=0)
@@ -181,6 +183,43 @@ class ComparisonTest(parameterized.TestCase):
   def test_mcnemar_refuses_rates(self):
     with self.assertRaisesRegex(ValueError, 'boolean'):
       intervals.mcnemar(np.array([0.5, 1.0]), np.array([0.5, 1.0]))
+
+
+class GroupedTest(parameterized.TestCase):
+
+  def test_weights_by_hand(self):
+    # Means 1/2 and 1 of groups of 4 and 2: alike 0.75, 3 to 1 makes 0.625.
+    score_P, group_P = [1, 0, 1, 0, 1, 1], list('aaaabb')
+    macro = intervals.grouped_bootstrap(score_P, group_P, seed=0)
+    self.assertAlmostEqual(macro.estimate, 0.75)
+    self.assertBetween(macro.estimate, macro.low, macro.high)
+    weighted = intervals.grouped_bootstrap(
+        score_P, group_P, seed=0, weights=dict(a=3, b=1, unused=5))
+    self.assertAlmostEqual(weighted.estimate, 0.625)
+
+  def test_width_is_that_of_the_strata(self):
+    # Var = Σ w² σ_g² / n_g, whatever the groups' own means are.
+    rng = np.random.default_rng(0)
+    a_P, b_P = rng.normal(0, 1, 400), rng.normal(9, 2, 100)
+    found = intervals.grouped_bootstrap(
+        np.concatenate([a_P, b_P]), ['a'] * 400 + ['b'] * 100, seed=0,
+        num_resamples=5_000)
+    error = np.sqrt(a_P.var() / 400 + b_P.var() / 100) / 2
+    np.testing.assert_allclose(found.high - found.low, 2 * 1.96 * error,
+                               rtol=0.06)
+
+  def test_one_group_is_the_plain_difference(self):
+    a_P, b_P = np.random.default_rng(0).random((2, 50))
+    self.assertEqual(
+        intervals.grouped_difference(a_P, b_P, ['g'] * 50, seed=0),
+        intervals.paired_difference(a_P, b_P, seed=0))
+
+  def test_refuses_a_group_without_a_weight(self):
+    with self.assertRaisesRegex(ValueError, "weight for each.*'a', 'b'"):
+      intervals.grouped_bootstrap([0, 1], ['a', 'b'], seed=0,
+                                  weights=dict(a=1.0))
+    with self.assertRaisesRegex(ValueError, 'got 3 and 2'):
+      intervals.grouped_difference([0, 1, 1], [0, 1], list('aab'), seed=0)
 
 
 class ProportionTest(parameterized.TestCase):

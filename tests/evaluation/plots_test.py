@@ -47,6 +47,19 @@ class PlotsTest(absltest.TestCase):
     self.assert_drawn(plots.pass_at_k({'model': points}, self.folder,
                                       num_samples=8))
 
+  def test_reliability(self):
+    bins = [dict(count=3, predicted=0.2, observed=0.3),
+            dict(count=0, predicted=None, observed=None),
+            dict(count=9, predicted=0.8, observed=0.7)]
+    self.assert_drawn(plots.reliability({'T = 1': bins}, self.folder))
+
+  def test_over_optimisation(self):
+    point = lambda n: dict(
+        n=n, kl=0.3 * n, proxy=dict(estimate=n, low=n - 1, high=n + 1),
+        gold=dict(estimate=-n, low=-n - 1, high=1 - n))
+    self.assert_drawn(plots.over_optimisation([point(1), point(2)],
+                                              self.folder))
+
   def test_running_mean_leaves_gaps_out(self):
     values = np.arange(40.0)
     values[30] = np.nan

@@ -22,6 +22,7 @@ Reference: DPO (arXiv 2305.18290), eq. 7; robust: arXiv 2403.00409; α: LD-DPO
 import jax
 import jax.numpy as jnp
 
+from rljax.ops import comparisons
 from rljax.ops import pairs
 from rljax.types import PreferenceBatch
 
@@ -68,12 +69,12 @@ def loss(
   rho = _summed(ratio_BT, batch, length).map(_slope(divergence))
   longer_BP = pairs.lengths(batch, logp_BT.dtype).margin_BP
   margin_BP = beta * rho.margin_BP - length_penalty * longer_BP
-  right_BP, wrong_BP = (-jax.nn.log_sigmoid(x) for x in (margin_BP, -margin_BP))
   if robust:
-    loss_BP = ((1 - label_smoothing) * right_BP
-               - label_smoothing * wrong_BP) / (1 - 2 * label_smoothing)
+    loss_BP = ((1 - label_smoothing) * comparisons.nll(margin_BP)
+               - label_smoothing * comparisons.nll(-margin_BP)) / (
+                   1 - 2 * label_smoothing)
   else:
-    loss_BP = (1 - label_smoothing) * right_BP + label_smoothing * wrong_BP
+    loss_BP = comparisons.nll(margin_BP, wrong_mass=label_smoothing)
   if nll_coef:
     loss_BP -= nll_coef * pairs.means(logp_BT, batch).chosen_BP
   return pairs.outcome(batch, loss_BP, rho.scaled(beta))
