@@ -17,6 +17,7 @@ from ml_collections import config_dict
 from rljax import losses
 from rljax import packing
 from rljax import sharding
+from rljax.data import reward_benchmarks
 from rljax.models import variants
 from rljax.ops import sampling
 from rljax.rewards import scorer
@@ -31,6 +32,7 @@ SCRIPTS = {
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
                'responses', 'launch'),
+    'reward_benchmarks': ('evaluate_rewards', 'reward_answers'),
     'supervised': ('sft', 'launch'),
 }
 # What a script calls the config, or the stage of a pipeline, it is given.
@@ -69,6 +71,7 @@ def accepted(family, section, config):
       'optimizer.schedule': lambda: keywords(optimizers.make_schedule),
       'packing.select': lambda: keywords(packing.select),
       'regularize': lambda: keywords(forwards.compose),
+      'benchmarks': lambda: set(reward_benchmarks.READERS),
       'reward': lambda: keywords(scorer.create),
       'sharding': lambda: set(sharding.RULES),
   }
