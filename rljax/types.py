@@ -104,6 +104,8 @@ class PreferenceBatch:
   ref_logp_BT: Array | None    # float32; frozen reference; None: not asked for
   guide_logp_BT: Array | None  # float32; frozen guide of TGDPO
   load_BLE: Array | None       # float32; as in PolicyBatch
+  # int32; the segment of the prompt, where it is stored once for both sides.
+  prefix_BT: Array | None = None
 
 
 @struct.dataclass
@@ -169,6 +171,19 @@ class ComparedTexts:
   texts: tuple[np.ndarray, ...]
   ranks: tuple[int, ...]  # of the candidates; 0 is best, equal ranks tie
   margin: float = 0.0     # by which the better shall lead
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenPair:
+  """Token ids (int32) of a pair, and which response tokens enter the loss."""
+  id: str
+  prompt: np.ndarray
+  chosen: np.ndarray
+  rejected: np.ndarray
+  chosen_mask: np.ndarray    # bool
+  rejected_mask: np.ndarray  # bool
+  margin: float | None = None  # by how much the chosen one is better
+  domain: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from rljax.data.preference import Record
 from rljax.data.tokenizer import HuggingFaceTokenizer
 from rljax.data.tokenizer import Message
 from rljax.data.tokenizer import Tokenizer
+from rljax.types import TokenPair
 
 COUNTS = ('pairs', 'cut_pairs', 'cut_tokens_chosen', 'cut_tokens_rejected',
           'dropped_long_prompt', 'dropped_no_room', 'dropped_same_after_cut',
@@ -44,19 +45,6 @@ class Limits:
            self.max_pair_length) < 1 or self.prompt_copies not in (1, 2):
       raise ValueError(f'Expected lengths of a token or more and 1 or 2 copies '
                        f'of the prompt, got {self}. Correct config.data.')
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenPair:
-  """Token ids (int32) of a pair, and which response tokens enter the loss."""
-  id: str
-  prompt: np.ndarray
-  chosen: np.ndarray
-  rejected: np.ndarray
-  chosen_mask: np.ndarray    # bool
-  rejected_mask: np.ndarray  # bool
-  margin: float | None = None
-  domain: str = ''
 
 
 def prompt_and_response(

@@ -3,8 +3,10 @@
   y = softmax(q kᵀ / √H + mask) v,  softmax in float32
 
 Rows hold several segments; a token sees the earlier tokens of its own segment
-only. With a cache, `position` is also the cache index: a query at position q
-sees the indices <= q of its own row, so rows may be at different positions.
+only, and those of one other if it is told to: so two responses share a prompt
+that is stored once. With a cache, `position` is also the cache index: a query
+at position q sees the indices <= q of its own row, so rows may be at different
+positions.
 
 Reference: GQA (arXiv 2305.13245).
 """
@@ -48,7 +50,7 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x_BTD, position_BT, segment_BT, cache: KVCache | None,
-               layer: jax.Array):
+               layer: jax.Array, prefix_BT=None):
     config, std = self.config, self.config.init_std
     width, heads = config.model_dim, config.num_heads
     groups, size = config.num_kv_heads, config.head_dim
@@ -80,8 +82,11 @@ class Attention(nn.Module):
         for x in (k_BTKH, v_BTKH))
 
     if cache is None:
-      y_BTNH = _self_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT,
+      y_BTNH = _self_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT, prefix_BT,
                                config.query_chunk)
+    elif prefix_BT is not None:
+      raise ValueError('Expected no prefix_BT with a cache, got both. A cache '
+                       'holds one sequence to a row: give it the whole.')
     else:
       cache, k_BSKH, v_BSKH = _write(cache, layer, k_BTKH, v_BTKH,
                                      position_BT, segment_BT)
@@ -130,7 +135,8 @@ def _write(cache, layer, k_BTKH, v_BTKH, position_BT, segment_BT):
   return cache, cache.k_LBSKH[layer], cache.v_LBSKH[layer]
 
 
-def _self_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT, chunk: int):
+def _self_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT, prefix_BT,
+                    chunk: int):
   """Causal attention inside segments, of rows that may be split over devices.
 
   A device has the queries of its part of each row and gets the keys and values
@@ -148,7 +154,7 @@ def _self_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT, chunk: int):
         'config.mesh.context.')
   if parts == 1:
     return _causal_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT, segment_BT,
-                             chunk, 0)
+                             prefix_BT, chunk, 0)
   k_BSKH, v_BSKH = (
       nn.with_logical_constraint(x, ('act_batch', None, 'act_kv_heads', None))
       for x in (k_BTKH, v_BTKH))
@@ -159,12 +165,13 @@ def _self_attention(q_BTNH, k_BTKH, v_BTKH, segment_BT, chunk: int):
       q_BTNH.reshape(*shape, *head),
       ('act_batch', 'act_length', None, 'act_heads', None))
 
-  def attend(q_BTNH, segment_BT, first):
+  def attend(q_BTNH, segment_BT, prefix_BT, first):
     return _causal_attention(q_BTNH, k_BSKH, v_BSKH, segment_BT,
-                             segment_BS, chunk, first)
+                             segment_BS, prefix_BT, chunk, first)
 
-  y = jax.vmap(attend, in_axes=(1, 1, 0), out_axes=1)(
-      q, segment_BT.reshape(shape), jnp.arange(parts) * shape[-1])
+  prefix = None if prefix_BT is None else prefix_BT.reshape(shape)
+  y = jax.vmap(attend, in_axes=(1, 1, 1, 0), out_axes=1)(
+      q, segment_BT.reshape(shape), prefix, jnp.arange(parts) * shape[-1])
   return nn.with_logical_constraint(
       y.reshape(q_BTNH.shape), ('act_batch', 'act_length', 'act_heads', None))
 
@@ -180,7 +187,7 @@ def _length_axes():
 
 
 def _causal_attention(q_BTNH, k_BSKH, v_BSKH, segment_BT, segment_BS,
-                      chunk: int, first):
+                      prefix_BT, chunk: int, first):
   """Queries from position `first` on; long rows go chunk by chunk.
 
   A chunk's scores are recomputed in the backward pass, so memory grows with
@@ -190,20 +197,24 @@ def _causal_attention(q_BTNH, k_BSKH, v_BSKH, segment_BT, segment_BS,
   length = q_BTNH.shape[1]
   index_S = jnp.arange(k_BSKH.shape[1])
 
-  def part(q_BCNH, segment_BC, start, seen=None):
+  def part(q_BCNH, segment_BC, prefix_BC, start, seen=None):
     rows_C = first + start + jnp.arange(q_BCNH.shape[1])
-    same_BCS = segment_BC[..., None] == segment_BS[:, None, :seen]
+    seen_BCS = segment_BC[..., None] == segment_BS[:, None, :seen]
+    if prefix_BC is not None:
+      seen_BCS |= (prefix_BC[..., None] == segment_BS[:, None, :seen]) & (
+          prefix_BC > 0)[..., None]
     causal_CS = index_S[None, :seen] <= rows_C[:, None]
     return _attend(q_BCNH, k_BSKH[:, :seen], v_BSKH[:, :seen],
-                   same_BCS & causal_CS[None])
+                   seen_BCS & causal_CS[None])
 
   if chunk == 0 or length <= chunk:
     size = length // _BLOCKS
     if not isinstance(first, int) or length % _BLOCKS or size < _LEAST_BLOCK:
-      return part(q_BTNH, segment_BT, 0)
+      return part(q_BTNH, segment_BT, prefix_BT, 0)
+    block = lambda end: jax.tree.map(
+        lambda x: x[:, end - size:end], (q_BTNH, segment_BT, prefix_BT))
     return jnp.concatenate([
-        part(q_BTNH[:, end - size:end], segment_BT[:, end - size:end],
-             end - size, end)
+        part(*block(end), end - size, end)
         for end in range(size, length + 1, size)], axis=1)
   if length % chunk:
     raise ValueError(
@@ -211,9 +222,10 @@ def _causal_attention(q_BTNH, k_BSKH, v_BSKH, segment_BT, segment_BS,
         f'query_chunk={chunk}. Choose a row length that is, or set '
         'query_chunk=0.')
   starts = jnp.arange(0, length, chunk)
-  take = lambda x, start: jax.lax.dynamic_slice_in_dim(x, start, chunk, 1)
-  y = jax.lax.map(jax.checkpoint(lambda s: part(
-      take(q_BTNH, s), take(segment_BT, s), s)), starts)
+  take = lambda start: jax.tree.map(
+      lambda x: jax.lax.dynamic_slice_in_dim(x, start, chunk, 1),
+      (q_BTNH, segment_BT, prefix_BT))
+  y = jax.lax.map(jax.checkpoint(lambda s: part(*take(s), s)), starts)
   return jnp.moveaxis(y, 0, 1).reshape(q_BTNH.shape)
 
 

@@ -45,12 +45,12 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, carry, layer, position_BT, segment_BT, share_BT,
-               replay_BTX=None):
+               prefix_BT=None, replay_BTX=None):
     x_BTD, cache = carry
     config = self.config
     normed_BTD = layers.RMSNorm(config, name='attention_norm')(x_BTD)
     y_BTD, cache = attention.Attention(config, name='attention')(
-        normed_BTD, position_BT, segment_BT, cache, layer)
+        normed_BTD, position_BT, segment_BT, cache, layer, prefix_BT)
     x_BTD = x_BTD + y_BTD
     if config.num_experts:
       normed_BTD = layers.RMSNorm(config, name='moe_norm')(x_BTD)
@@ -91,6 +91,7 @@ class Transformer(nn.Module):
       share_BT: jax.Array | None = None,
       cache: attention.KVCache | None = None,
       replay_BTLX: jax.Array | None = None,
+      prefix_BT: jax.Array | None = None,
   ) -> ModelOutput:
     """Runs the decoder.
 
@@ -104,6 +105,8 @@ class Transformer(nn.Module):
       cache: keys and values so far; None for training.
       replay_BTLX: experts to route to, as `ops.routes` stores them; None lets
         the routers choose.
+      prefix_BT: int32; a segment that a token sees besides its own, 0 for none.
+        It stands before the token in its row. Not with a cache.
 
     Returns:
       The head, routing statistics and the cache with the new tokens in it.
@@ -111,7 +114,7 @@ class Transformer(nn.Module):
     config = self.config
     x_BTD, stats, cache, embedding = trunk(
         config, tokens_BT, position_BT, segment_BT, share_BT, cache,
-        replay_BTLX)
+        replay_BTLX, prefix_BT)
     tied_VD = nn.meta.unbox(embedding.get_variable('params', 'table')) if (
         config.tied_head) else None
     head = heads.Head(config, name='head')(x_BTD, tied_VD)
@@ -119,7 +122,7 @@ class Transformer(nn.Module):
 
 
 def trunk(config: variants.ModelConfig, tokens_BT, position_BT, segment_BT,
-          share_BT=None, cache=None, replay_BTLX=None):
+          share_BT=None, cache=None, replay_BTLX=None, prefix_BT=None):
   """All of the decoder but its head, within a compact module.
 
   Arguments as those of `Transformer`.
@@ -138,14 +141,14 @@ def trunk(config: variants.ModelConfig, tokens_BT, position_BT, segment_BT,
   stack = nn.scan(
       _remat(Block, config.remat),
       variable_axes={'params': 0}, split_rngs={'params': True},
-      in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, 0),
+      in_axes=(0, *[nn.broadcast] * 4, 0),
       length=config.num_layers,
       metadata_params={nn.PARTITION_NAME: 'layers'})
   replay_LBTX = None if replay_BTLX is None else jnp.moveaxis(
       replay_BTLX, 2, 0)
   (x_BTD, cache), stats = stack(config, name='layers')(
       (x_BTD, cache), jnp.arange(config.num_layers), position_BT,
-      segment_BT, share_BT, replay_LBTX)
+      segment_BT, share_BT, prefix_BT, replay_LBTX)
 
   x_BTD = layers.RMSNorm(config, config.final_norm_init,
                          name='final_norm')(x_BTD)

@@ -53,6 +53,20 @@ def means(x_BT: jax.Array, batch: PreferenceBatch) -> Sides:
   return sums(x_BT, batch).map(jnp.divide, lengths(batch, x_BT.dtype))
 
 
+def token_weights(batch: PreferenceBatch) -> jax.Array:
+  """weight_BT with which Σ is the mean of responses' means over their tokens.
+
+  Half of a pair's weight for either side, shared out among its tokens.
+  """
+  each = lengths(batch).map(
+      lambda length_BP: batch.weight_BP.astype(jnp.float32) / 2 / length_BP)
+  pair_BT = jnp.maximum(batch.pair_BT - 1, 0)
+  take = lambda x_BP: jnp.take_along_axis(x_BP, pair_BT, axis=1)
+  weight_BT = jnp.where(batch.chosen_BT, take(each.chosen_BP),
+                        take(each.rejected_BP))
+  return jnp.where(batch.mask_BT, weight_BT, 0.0)
+
+
 def log_ratios(logp_BT: jax.Array, batch: PreferenceBatch) -> jax.Array:
   """log π - log π_ref, token by token; the reference gets no gradient.
 

@@ -15,13 +15,18 @@ from rljax.packing.pack import pack
 from rljax.packing.pack import pack_examples
 from rljax.packing.pack import response_index
 from rljax.packing.pack import unpack
+from rljax.packing.pairs import Place
+from rljax.packing.pairs import fill
+from rljax.packing.pairs import pack_pairs
+from rljax.packing.pairs import take
 from rljax.packing.selection import Selection
 from rljax.packing.selection import kept_mask
 from rljax.packing.selection import statistics
 
 __all__ = [
-    'Selection', 'check_budget', 'join', 'kept_mask', 'left_over',
-    'needs_more', 'pack', 'pack_examples', 'pack_lists', 'place',
-    'policy_shares', 'response_index', 'row_fill', 'rows_bound', 'select',
-    'select_many', 'statistics', 'take_prompts', 'unpack',
+    'Place', 'Selection', 'check_budget', 'fill', 'join', 'kept_mask',
+    'left_over', 'needs_more', 'pack', 'pack_examples', 'pack_lists',
+    'pack_pairs', 'place', 'policy_shares', 'response_index', 'row_fill',
+    'rows_bound', 'select', 'select_many', 'statistics', 'take', 'take_prompts',
+    'unpack',
 ]

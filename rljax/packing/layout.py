@@ -12,14 +12,18 @@ the fewest possible rows, plus a constant.
 from __future__ import annotations
 
 import bisect
+import collections
 
 import numpy as np
 
 
 def place(
-    lengths: np.ndarray, row_length: int
+    lengths: np.ndarray, row_length: int, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Row and offset of each sequence: best fit, longest first; deterministic."""
+  """Row and offset of each sequence: best fit, longest first; deterministic.
+
+  A row takes `most` sequences at most; None is any number.
+  """
   lengths = np.asarray(lengths)
   if lengths.size and not 1 <= lengths.min() <= lengths.max() <= row_length:
     worst = lengths.argmin() if lengths.min() < 1 else lengths.argmax()
@@ -30,13 +34,16 @@ def place(
   row_of = np.zeros(lengths.shape, np.int32)
   offset_of = np.zeros(lengths.shape, np.int32)
   free = []  # (positions left, row), sorted
+  count = collections.Counter()  # of the sequences in a row
   for index in np.argsort(-lengths, kind='stable'):
     length = int(lengths[index])
     found = bisect.bisect_left(free, (length, -1))
     left, row = free.pop(found) if found < len(free) else (
-        row_length, len(free))
+        row_length, len(count))
     row_of[index], offset_of[index] = row, row_length - left
-    bisect.insort(free, (left - length, row))
+    count[row] += 1
+    if count[row] != most:
+      bisect.insort(free, (left - length, row))
   return row_of, offset_of
 
 
@@ -45,13 +52,14 @@ def layout(
     num_rows: int,
     row_length: int,
     num_microbatches: int,
+    most: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """`place`, with the used rows in the order of the micro-batches."""
   if num_microbatches < 1 or num_rows % num_microbatches:
     raise ValueError(
         f'Expected num_microbatches to divide num_rows={num_rows}, got '
         f'{num_microbatches}. Change one of them.')
-  row_of, offset_of = place(lengths, row_length)
+  row_of, offset_of = place(lengths, row_length, most)
   needed = int(row_of.max(initial=-1)) + 1
   if needed > num_rows:
     raise ValueError(

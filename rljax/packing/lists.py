@@ -30,7 +30,7 @@ def pack_lists(
     lists: at least one.
     num_rows: of the batch.
     row_length: positions in a row.
-    lists_per_row: P, places for lists in a row.
+    lists_per_row: P, the most lists that a row gets.
     num_candidates: C, the most candidates of a list.
     num_microbatches: the rows of a step are split into.
 
@@ -42,10 +42,8 @@ def pack_lists(
   """
   _check(lists, num_candidates, row_length)
   length_N = np.array([sum(map(len, one.texts)) for one in lists])
-  # As if each filled its share of the row: no row gets more than its places.
-  share = -(-row_length // lists_per_row)
-  rows, offsets = layout.layout(np.maximum(length_N, share), num_rows,
-                                row_length, num_microbatches)
+  rows, offsets = layout.layout(length_N, num_rows, row_length,
+                                num_microbatches, most=lists_per_row)
   tokens_BT, position_BT, segment_BT = (
       np.zeros((num_rows, row_length), np.int32) for _ in range(3))
   read_BPC, rank_BPC = (

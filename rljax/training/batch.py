@@ -21,6 +21,7 @@ class ModelInputs:
   segment_BT: Array
   share_BT: Array
   experts_BTLX: Array | None = None  # to replay
+  prefix_BT: Array | None = None     # as in PreferenceBatch
 
 
 def policy_batch(rows: PackedRows, weight_BT, share_BT, score: Callable,

@@ -28,9 +28,11 @@ import jax.numpy as jnp
 from rljax import sharding
 from rljax.losses import auxiliary
 from rljax.ops import logprobs
+from rljax.ops import pairs
 from rljax.ops import routes
 from rljax.ops import sampling
 from rljax.training import microbatch
+from rljax.types import PreferenceBatch
 from rljax.types import RouterStats
 
 
@@ -47,7 +49,8 @@ def make_forward(model: nn.Module,
   """Builds `forward(params, batch) -> Scores`.
 
   `batch` is any record with tokens_BT, position_BT, segment_BT and share_BT;
-  one with experts_BTLX has its routes replayed.
+  one with experts_BTLX has its routes replayed, one with prefix_BT its prompts
+  shared.
 
   Args:
     model: whose head gives log-probabilities without the logits.
@@ -56,10 +59,11 @@ def make_forward(model: nn.Module,
   """
   truncated = sampled is not None and bool(sampling.is_truncated(sampled))
   def forward(params, batch) -> Scores:
-    routed = getattr(batch, 'experts_BTLX', None)
-    replay = {} if routed is None else {'replay_BTLX': routed}
+    more = {'replay_BTLX': getattr(batch, 'experts_BTLX', None),
+            'prefix_BT': getattr(batch, 'prefix_BT', None)}
     out = model.apply({'params': params}, batch.tokens_BT, batch.position_BT,
-                      batch.segment_BT, batch.share_BT, **replay)
+                      batch.segment_BT, batch.share_BT, **{
+                          name: x for name, x in more.items() if x is not None})
     found = logprobs.score(out.head, batch.tokens_BT, batch.segment_BT,
                            sampled, truncated=truncated)
     return Scores(found.logp_BT, found.entropy_BT, out.router)
@@ -126,7 +130,7 @@ def compose(forward: Callable, objective_loss: Callable, *,
     bonus = entropy_coef if steered_B is None else steered_B[0]
     terms = [
         objective_loss(scores.logp_BT, batch),
-        auxiliary.entropy_bonus(scores.entropy_BT, batch.weight_BT,
+        auxiliary.entropy_bonus(scores.entropy_BT, _token_weights(batch),
                                 entropy_coef=bonus),
         auxiliary.router_balance(scores.router, load_LE,
                                  balance_coef=balance_coef),
@@ -141,3 +145,9 @@ def compose(forward: Callable, objective_loss: Callable, *,
       metrics |= extra
     return sum(term for term, _ in terms), metrics
   return loss_fn
+
+
+def _token_weights(batch) -> jax.Array:
+  """The objective's own weights; of pairs, every response weighs the same."""
+  return pairs.token_weights(batch) if isinstance(batch, PreferenceBatch) else (
+      batch.weight_BT)

@@ -135,11 +135,11 @@ def score_all(score: Callable, params, lists: Sequence[ComparedTexts], *,
 
 def _batches(lists, num_rows, row_length, lists_per_row):
   """Consecutive lists, as many as surely fit."""
-  share = -(-row_length // lists_per_row)
+  least = -(-row_length // lists_per_row)  # a row with all its lists is full
   part, total = [], 0
   for one in lists:
-    length = max(sum(map(len, one.texts)), share)
-    # Of best fit, any two rows together hold more than one row does.
+    length = max(sum(map(len, one.texts)), least)
+    # Of best fit, any two other rows together hold more than one row does.
     if part and len(part) >= num_rows and (
         2 * (total + length) >= num_rows * row_length):
       yield part

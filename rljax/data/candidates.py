@@ -1,0 +1,84 @@
+"""Compared responses as token ids, each behind its prompt, for reward heads.
+
+Responses that do not fit are cut at their ends, all to the same number of
+tokens, so that length cannot say which was preferred. A prompt is never cut.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+from typing import Callable
+
+import numpy as np
+
+from rljax.data import preference_tokens
+from rljax.data.preference import Record
+from rljax.data.tokenizer import Tokenizer
+from rljax.types import ComparedTexts
+
+# What becomes of a record; all but the first two leave it out.
+STATUSES = ('whole', 'cut', 'no_room', 'same_after_cut')
+
+
+def ranked(record: Record) -> tuple[list[str], list[int]]:
+  """The responses of a pair or of a list, best first, and their ranks."""
+  responses = record['responses'] if 'responses' in record else [
+      record['chosen'], record['rejected']]
+  return list(responses), list(range(len(responses)))
+
+
+def texts(tokenizer: Tokenizer, record: Record,
+          max_length: int) -> tuple[ComparedTexts | None, str]:
+  """The candidates of a record within so many tokens together, and a status.
+
+  Args:
+    tokenizer: with a chat template.
+    record: a pair, or a list with its best response first.
+    max_length: of all texts together; each holds the prompt.
+  """
+  responses, ranks = ranked(record)
+  pairs = [preference_tokens.prompt_and_response(
+      tokenizer, record['prompt'], response) for response in responses]
+  prompt = pairs[0][0]
+  answers = [answer for _, answer in pairs]
+  most = equal_budget([len(answer) for answer in answers],
+                      max_length - len(prompt) * len(answers))
+  if most < 1:
+    return None, 'no_room'
+  cut = [answer[:most] for answer in answers]
+  if len({answer.tobytes() for answer in cut}) < len(cut):
+    return None, 'same_after_cut'
+  margin = record.get('margin')
+  found = ComparedTexts(
+      tuple(np.concatenate([prompt, answer]) for answer in cut), tuple(ranks),
+      0.0 if margin is None else float(margin))
+  return found, 'whole' if most >= max(map(len, answers)) else 'cut'
+
+
+def equal_budget(lengths: Sequence[int], room: int) -> int:
+  """The most tokens of any one, such that all fit; below 1 nothing does."""
+  if sum(lengths) <= room:
+    return max(lengths)
+  budget, left = 0, list(lengths)
+  while left:
+    budget = room // len(left)
+    short = [length for length in left if length <= budget]
+    if not short:
+      return budget
+    room -= sum(short)
+    left = [length for length in left if length > budget]
+  return budget
+
+
+def all_of(records: Iterable[Record],
+           make: Callable[[Record], tuple[Any | None, str]]
+           ) -> tuple[list[Any], dict[str, int]]:
+  """What `make` gives for each record, without those left out, and counts."""
+  kept, counts = [], dict.fromkeys(STATUSES, 0)
+  for record in records:
+    found, status = make(record)
+    counts[status] += 1
+    if found is not None:
+      kept.append(found)
+  return kept, counts

@@ -1,0 +1,84 @@
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+
+from rljax.data import candidates
+from rljax.data import tokenizer as tokenizers
+from rljax.data import toy_comparisons
+
+BYTES = tokenizers.ByteTokenizer()
+
+
+def record(*responses):
+  one = {'id': 'r', 'prompt': [{'role': 'user', 'content': 'Is it?'}],
+         'domain': ''}
+  if len(responses) == 2:
+    return one | dict(chosen=responses[0], rejected=responses[1], margin=None)
+  return one | dict(responses=list(responses))
+
+
+class CandidatesTest(parameterized.TestCase):
+
+  def test_each_behind_its_prompt_with_its_end(self):
+    found, status = candidates.texts(BYTES, record('yes', 'no', 'hm'), 500)
+    self.assertEqual((status, found.ranks), ('whole', (0, 1, 2)))
+    self.assertEqual([BYTES.decode(text) for text in found.texts],
+                     ['Is it?yes', 'Is it?no', 'Is it?hm'])
+    for text in found.texts:
+      self.assertEqual(text[-1], BYTES.eos_id)
+      self.assertEqual(text.dtype, np.int32)
+
+  def test_responses_are_cut_to_one_number_of_tokens(self):
+    prompt = len(BYTES.apply_chat_template(record('', '')['prompt'], True))
+    found, status = candidates.texts(
+        BYTES, record('x' * 50, 'y' * 60, 'z' * 3), 3 * prompt + 34)
+    self.assertEqual(status, 'cut')
+    # 4 for 'zzz' and its end, 15 for each of the others.
+    self.assertEqual([len(text) - prompt for text in found.texts], [15, 15, 4])
+
+  def test_what_is_left_out(self):
+    self.assertEqual(candidates.texts(BYTES, record('a', 'b'), 20),
+                     (None, 'no_room'))
+    prompt = len(BYTES.apply_chat_template(record('', '')['prompt'], True))
+    self.assertEqual(
+        candidates.texts(BYTES, record('same here', 'same there'),
+                         2 * prompt + 8), (None, 'same_after_cut'))
+    kept, counts = candidates.all_of(
+        [record('a', 'b'), record('x' * 99, 'y' * 99), record('a', 'a')],
+        lambda one: candidates.texts(BYTES, one, 2 * prompt + 8))
+    self.assertLen(kept, 2)
+    self.assertEqual(counts, dict(whole=1, cut=1, no_room=0, same_after_cut=1))
+
+  @parameterized.parameters(
+      ([3, 4], 7, 4), ([3, 4], 6, 3), ([9, 9, 2], 12, 5), ([5], 2, 2),
+      ([9, 9], 1, 0), ([9, 9], -4, -2))
+  def test_equal_budget(self, lengths, room, want):
+    self.assertEqual(candidates.equal_budget(lengths, room), want)
+    self.assertLessEqual(sum(min(x, max(want, 0)) for x in lengths),
+                         max(room, 0))
+
+
+class ToyTest(parameterized.TestCase):
+
+  @parameterized.parameters(2, 4)
+  def test_the_best_comes_first(self, size):
+    for one in toy_comparisons.records(50, seed=0, size=size):
+      responses, _ = candidates.ranked(one)
+      found = [toy_comparisons.quality(one, text) for text in responses]
+      self.assertEqual(found, sorted(found, reverse=True))
+      self.assertLen(set(found), size)
+
+  def test_labels_are_wrong_as_often_as_asked_for(self):
+    wrong = [toy_comparisons.quality(one, one['chosen'])
+             < toy_comparisons.quality(one, one['rejected'])
+             for one in toy_comparisons.records(1_000, seed=0, flip=0.2)]
+    self.assertBetween(np.mean(wrong), 0.16, 0.24)
+
+  def test_what_cannot_be(self):
+    for wrong in (dict(size=7), dict(flip=1.0), dict(size=1)):
+      with self.assertRaisesRegex(ValueError, 'Correct them'):
+        toy_comparisons.records(5, seed=0, **wrong)
+
+
+if __name__ == '__main__':
+  absltest.main()
