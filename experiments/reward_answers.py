@@ -148,22 +148,25 @@ def recorded(path: str | pathlib.Path, benchmark: str,
   return answers
 
 
-def server(options, cache: pathlib.Path) -> Model:
-  """A language model on a server as a judge of pairs.
-
-  Args:
-    options: the section `model` of a config.
-    cache: of the single verdicts.
-  """
+def server(config, cache: pathlib.Path) -> Model:
+  """The language model on a server that `config.asked` names, as a judge."""
+  options = config.asked
   # Here, because its packages are an extra, and recorded answers need none.
   from rljax.agents import http_language_model
-  return language_model_judge(http_language_model.HttpLanguageModel(
+  return from_language_model(config, http_language_model.HttpLanguageModel(
       http_language_model.Endpoint(options.base_url, options.model, (
-          options.api_key_env or None))), options, cache)
+          options.api_key_env or None))), cache)
 
 
-def language_model_judge(model, options, cache: pathlib.Path) -> Model:
-  """Any `LanguageModel` as a judge of pairs."""
+def from_language_model(config, model, cache: pathlib.Path) -> Model:
+  """Any `LanguageModel` as a judge of pairs.
+
+  Args:
+    config: its section `asked` says how to ask.
+    model: whom.
+    cache: of the single verdicts.
+  """
+  options = config.asked
   judge = lambda pairs, calls: comparison_judge.compare(
       pairs, model, judge_id=options.model, calls=calls,
       num_retries=options.num_retries, temperature=options.temperature,

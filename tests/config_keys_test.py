@@ -18,6 +18,7 @@ from experiments import preference_pairs
 from rljax import losses
 from rljax import packing
 from rljax import sharding
+from rljax.data import reward_benchmarks
 from rljax.models import variants
 from rljax.ops import sampling
 from rljax.rewards import scorer
@@ -33,6 +34,7 @@ SCRIPTS = {
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
                'responses', 'launch'),
     'preference': ('train_preference', 'preference_pairs', 'launch'),
+    'reward_benchmarks': ('evaluate_rewards', 'reward_answers'),
     'supervised': ('sft', 'launch'),
 }
 # What a script calls the config, or the stage of a pipeline, it is given.
@@ -76,6 +78,7 @@ def accepted(family, section, config):
       'optimizer.schedule': lambda: keywords(optimizers.make_schedule),
       'packing.select': lambda: keywords(packing.select),
       'regularize': lambda: keywords(forwards.compose),
+      'benchmarks': lambda: set(reward_benchmarks.READERS),
       'reward': lambda: keywords(scorer.create),
       'sharding': lambda: set(sharding.RULES),
   }
