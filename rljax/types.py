@@ -8,7 +8,8 @@
   R  responses (R = P * G)     E  experts
   V  vocabulary                X  experts chosen per token
   L  layers                    M  image patches
-                               C  classes or label tokens
+  I  rows of an image          C  classes or label tokens
+  J  columns of an image       U  channels of an image
 
 A suffix lists the axes of an array in order: `logp_BT` is [rows, positions].
 Everything said of "token t" lives at t's own position: `logp_BT[b, t]` is the
