@@ -39,11 +39,11 @@ class Encoded:
 
 
 class VisionEncoder(nn.Module):
-  """Call it as `encoder.apply({'params': params}, image_BIJU)`."""
+  """Call it as `encoder.apply({'params': params}, image_BYWU)`."""
   config: vision_variants.VisionConfig
 
   @nn.compact
-  def __call__(self, image_BIJU: jax.Array) -> Encoded:
+  def __call__(self, image_BYWU: jax.Array) -> Encoded:
     """Encodes images of the config's own size, values in [-1, 1].
 
     Raises:
@@ -51,7 +51,7 @@ class VisionEncoder(nn.Module):
     """
     config = self.config
     x_BMD = _PatchEmbedding(config, name='embedding')(
-        _normalised(image_BIJU, config))
+        _normalised(image_BYWU, config))
     if config.pre_norm:
       x_BMD = LayerNorm(config, name='pre_norm')(x_BMD)
     stack = nn.scan(
@@ -74,18 +74,18 @@ class VisionEncoder(nn.Module):
     return Encoded(token_BMD, pooled_BD)
 
 
-def _normalised(image_BIJU, config):
+def _normalised(image_BYWU, config):
   expected = (config.image_size, config.image_size, config.num_channels)
-  if image_BIJU.shape[1:] != expected:
+  if image_BYWU.shape[1:] != expected:
     raise ValueError(
         f'Expected images of {list(expected)}, got '
-        f'{list(image_BIJU.shape[1:])}. Bring them to size with vision.fit, or '
+        f'{list(image_BYWU.shape[1:])}. Bring them to size with vision.fit, or '
         'resample the positions with vision.resample.')
   per_channel = lambda values: jnp.broadcast_to(
       jnp.asarray(values, jnp.float32), (config.num_channels,))[None, None,
                                                                 None]
-  unit_BIJU = (image_BIJU.astype(jnp.float32) + 1.0) / 2.0
-  return ((unit_BIJU - per_channel(config.image_mean))
+  unit_BYWU = (image_BYWU.astype(jnp.float32) + 1.0) / 2.0
+  return ((unit_BYWU - per_channel(config.image_mean))
           / per_channel(config.image_std)).astype(config.dtype)
 
 
@@ -93,15 +93,15 @@ class _PatchEmbedding(nn.Module):
   config: vision_variants.VisionConfig
 
   @nn.compact
-  def __call__(self, image_BIJU):
+  def __call__(self, image_BYWU):
     config, std = self.config, self.config.init_std
     size, grid, width = config.patch_size, config.grid, config.model_dim
-    kernel_IJUD = layers.param(
+    kernel_YWUD = layers.param(
         self, 'patch', (size, size, config.num_channels, width),
         (None, None, None, 'embed'), std)
-    patches = image_BIJU.reshape(-1, grid, size, grid, size,
+    patches = image_BYWU.reshape(-1, grid, size, grid, size,
                                  config.num_channels)
-    x_BMD = jnp.einsum('bgihju,ijud->bghd', patches, kernel_IJUD).reshape(
+    x_BMD = jnp.einsum('bgihju,ijud->bghd', patches, kernel_YWUD).reshape(
         -1, grid * grid, width)
     if config.patch_bias:
       x_BMD = x_BMD + layers.param(self, 'patch_bias', (width,), ('norm',),
@@ -208,21 +208,21 @@ class _Probe(nn.Module):
     return (x_B1D + _MLP(config, name='mlp')(normed_B1D))[:, 0]
 
 
-def fit(image_BIJU: jax.Array,
+def fit(image_BYWU: jax.Array,
         config: vision_variants.VisionConfig) -> jax.Array:
   """Images in the tower's size and channels: bilinear; grey is repeated.
 
   Raises:
     ValueError: channels that are neither the tower's nor one.
   """
-  rows, _, _, channels = image_BIJU.shape
+  rows, _, _, channels = image_BYWU.shape
   if channels not in (1, config.num_channels):
     raise ValueError(f'Expected images of {config.num_channels} channels, or '
                      f'grey ones, got {channels}. Convert them first.')
   size = (rows, config.image_size, config.image_size, channels)
-  if image_BIJU.shape != size:
-    image_BIJU = jax.image.resize(image_BIJU, size, 'linear')
-  return jnp.repeat(image_BIJU, config.num_channels // channels, axis=-1)
+  if image_BYWU.shape != size:
+    image_BYWU = jax.image.resize(image_BYWU, size, 'linear')
+  return jnp.repeat(image_BYWU, config.num_channels // channels, axis=-1)
 
 
 def resample(params, config: vision_variants.VisionConfig,
@@ -249,13 +249,13 @@ def resample(params, config: vision_variants.VisionConfig,
 def abstract_params(model: VisionEncoder):
   """Shapes, dtypes and logical axes of the parameters; no memory is used."""
   c = model.config
-  image_BIJU = jax.ShapeDtypeStruct(
+  image_BYWU = jax.ShapeDtypeStruct(
       (1, c.image_size, c.image_size, c.num_channels), jnp.float32)
-  return jax.eval_shape(model.init, jax.random.key(0), image_BIJU)['params']
+  return jax.eval_shape(model.init, jax.random.key(0), image_BYWU)['params']
 
 
 def make_encode(model: VisionEncoder, params):
-  """A frozen tower: `encode(image_BIJU) -> feature_BD`, any size of image.
+  """A frozen tower: `encode(image_BYWU) -> feature_BD`, any size of image.
 
   No gradient passes into the images or the parameters. Features are divided by
   their norm and multiplied by the root of their width, so that a linear map on
@@ -263,9 +263,9 @@ def make_encode(model: VisionEncoder, params):
   """
   params = jax.lax.stop_gradient(params)
 
-  def encode(image_BIJU: jax.Array) -> jax.Array:
+  def encode(image_BYWU: jax.Array) -> jax.Array:
     pooled_BD = model.apply({'params': params},
-                            fit(image_BIJU, model.config)).pooled_BD
+                            fit(image_BYWU, model.config)).pooled_BD
     pooled_BD = jax.lax.stop_gradient(pooled_BD).astype(jnp.float32)
     norm_B1 = jnp.linalg.norm(pooled_BD, axis=-1, keepdims=True)
     return pooled_BD * jnp.sqrt(float(pooled_BD.shape[-1])) / jnp.maximum(

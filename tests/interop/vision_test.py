@@ -73,9 +73,9 @@ class ParityTest(parameterized.TestCase):
     with tempfile.TemporaryDirectory() as folder:
       theirs = write(case, folder)
       model, params = towers.load(folder, one_device())
-    image_BIJU = pixels(model.config)
-    ours = model.apply({'params': params}, image_BIJU)
-    seen = np.asarray(vision._normalised(image_BIJU, model.config))
+    image_BYWU = pixels(model.config)
+    ours = model.apply({'params': params}, image_BYWU)
+    seen = np.asarray(vision._normalised(image_BYWU, model.config))
     whole = case.endswith('whole')
     with torch.no_grad():
       tower = theirs.vision_model if whole else theirs

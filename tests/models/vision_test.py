@@ -22,9 +22,9 @@ FORMS = {
 def create(form='mean', **overrides):
   config = vision_variants.get('mu', **(FORMS[form] | overrides))
   model = vision.VisionEncoder(config)
-  image_BIJU = images(config)
+  image_BYWU = images(config)
   return model, sharding.unbox(model.init(jax.random.key(1),
-                                          image_BIJU)['params']), image_BIJU
+                                          image_BYWU)['params']), image_BYWU
 
 
 def images(config, rows=3, seed=0):
@@ -37,40 +37,40 @@ class VisionTest(parameterized.TestCase):
   @parameterized.parameters(*FORMS)
   def test_shapes_types_and_that_every_pixel_matters(self, form):
     with jax.numpy_dtype_promotion('strict'):
-      model, params, image_BIJU = create(form)
+      model, params, image_BYWU = create(form)
       apply = lambda x: model.apply({'params': params}, x)
-      found = apply(image_BIJU)
+      found = apply(image_BYWU)
     self.assertEqual(found.token_BMD.shape, (3, 16, 32))
     self.assertEqual(found.pooled_BD.shape, (3, model.config.feature_dim))
-    slope = jax.grad(lambda x: jnp.sum(apply(x).pooled_BD[:, 0]))(image_BIJU)
+    slope = jax.grad(lambda x: jnp.sum(apply(x).pooled_BD[:, 0]))(image_BYWU)
     self.assertGreater(np.abs(slope).min(), 0)
 
   @parameterized.parameters(*FORMS)
   def test_patches_have_places(self, form):
-    model, params, image_BIJU = create(form)
+    model, params, image_BYWU = create(form)
     apply = lambda x: model.apply({'params': params}, x).pooled_BD
-    rolled = jnp.roll(image_BIJU, 2, axis=1)  # whole patches, one row on
-    self.assertGreater(np.abs(apply(rolled) - apply(image_BIJU)).max(), 1e-4)
+    rolled = jnp.roll(image_BYWU, 2, axis=1)  # whole patches, one row on
+    self.assertGreater(np.abs(apply(rolled) - apply(image_BYWU)).max(), 1e-4)
     flat = params | {'embedding': params['embedding'] | {
         'position': jnp.zeros_like(params['embedding']['position'])}}
     blind = lambda x: model.apply({'params': flat}, x).pooled_BD
-    np.testing.assert_allclose(blind(rolled), blind(image_BIJU), rtol=1e-4,
+    np.testing.assert_allclose(blind(rolled), blind(image_BYWU), rtol=1e-4,
                                atol=1e-5)
 
   def test_an_image_is_encoded_as_if_alone(self):
-    model, params, image_BIJU = create('attention')
-    together = model.apply({'params': params}, image_BIJU).pooled_BD
-    alone = model.apply({'params': params}, image_BIJU[1:2]).pooled_BD
+    model, params, image_BYWU = create('attention')
+    together = model.apply({'params': params}, image_BYWU).pooled_BD
+    alone = model.apply({'params': params}, image_BYWU[1:2]).pooled_BD
     np.testing.assert_allclose(together[1:2], alone, rtol=1e-5, atol=1e-6)
 
   def test_a_patch_is_the_pixels_of_its_square(self):
-    model, params, image_BIJU = create(num_layers=1)
+    model, params, image_BYWU = create(num_layers=1)
     # One pixel of the second patch of the first row: rows 0-1, columns 2-3.
-    changed = image_BIJU.at[0, 1, 3, 0].add(0.5)
+    changed = image_BYWU.at[0, 1, 3, 0].add(0.5)
     embed = lambda x: model.apply(
         {'params': params}, x, capture_intermediates=True,
         mutable=['intermediates'])[1]['intermediates']['embedding']['__call__']
-    moved_BMD = np.abs(embed(changed)[0] - embed(image_BIJU)[0])
+    moved_BMD = np.abs(embed(changed)[0] - embed(image_BYWU)[0])
     self.assertEqual(list(np.flatnonzero(moved_BMD[0].max(-1) > 0)), [1])
 
   @parameterized.parameters(
@@ -86,22 +86,22 @@ class VisionTest(parameterized.TestCase):
       vision_variants.get('mu', **fields)
 
   def test_another_size_is_refused_and_fit_makes_it_right(self):
-    model, params, image_BIJU = create()
-    large = jnp.repeat(jnp.repeat(image_BIJU, 3, axis=1), 3, axis=2)
+    model, params, image_BYWU = create()
+    large = jnp.repeat(jnp.repeat(image_BYWU, 3, axis=1), 3, axis=2)
     with self.assertRaisesRegex(ValueError, 'vision.fit'):
       model.apply({'params': params}, large)
-    self.assertEqual(vision.fit(large, model.config).shape, image_BIJU.shape)
+    self.assertEqual(vision.fit(large, model.config).shape, image_BYWU.shape)
     colour = vision_variants.get('mu', num_channels=3)
     np.testing.assert_array_equal(
-        vision.fit(image_BIJU, colour), jnp.repeat(image_BIJU, 3, axis=-1))
+        vision.fit(image_BYWU, colour), jnp.repeat(image_BYWU, 3, axis=-1))
     with self.assertRaisesRegex(ValueError, 'channels'):
-      vision.fit(jnp.repeat(image_BIJU, 2, axis=-1), colour)
+      vision.fit(jnp.repeat(image_BYWU, 2, axis=-1), colour)
 
   def test_pixels_are_normalised_as_the_tower_was_trained(self):
     # (x + 1) / 2 is 0.75 at x = 0.5; (0.75 - 0.25) / 0.5 = 1.
     config = vision_variants.get('mu', image_mean=(0.25,), image_std=(0.5,))
-    image_BIJU = jnp.full((1, 8, 8, 1), 0.5)
-    np.testing.assert_allclose(vision._normalised(image_BIJU, config), 1.0)
+    image_BYWU = jnp.full((1, 8, 8, 1), 0.5)
+    np.testing.assert_allclose(vision._normalised(image_BYWU, config), 1.0)
 
 
 class ResampleTest(parameterized.TestCase):
@@ -141,27 +141,27 @@ class ResampleTest(parameterized.TestCase):
 class FrozenTest(parameterized.TestCase):
 
   def test_no_gradient_reaches_the_encoder_or_the_image(self):
-    model, params, image_BIJU = create()
+    model, params, image_BYWU = create()
     head = reward_projection.RewardProjection((8,))
-    feature_BD = vision.make_encode(model, params)(image_BIJU)
+    feature_BD = vision.make_encode(model, params)(image_BYWU)
     trained = head.init(jax.random.key(0), feature_BD)['params']
     trained = jax.tree.map(jnp.ones_like, trained)
 
-    def score(frozen, image_BIJU):
+    def score(frozen, image_BYWU):
       encode = vision.make_encode(model, frozen)
-      return jnp.sum(head.apply({'params': trained}, encode(image_BIJU)))
+      return jnp.sum(head.apply({'params': trained}, encode(image_BYWU)))
 
-    for grads in jax.grad(score, argnums=(0, 1))(params, image_BIJU):
+    for grads in jax.grad(score, argnums=(0, 1))(params, image_BYWU):
       for leaf in jax.tree.leaves(grads):
         np.testing.assert_array_equal(leaf, 0.0)
     # Without the stop, the same sum would train the encoder.
     loose = jax.grad(lambda p: jnp.sum(model.apply(
-        {'params': p}, image_BIJU).pooled_BD[:, 0]))(params)
+        {'params': p}, image_BYWU).pooled_BD[:, 0]))(params)
     self.assertGreater(max(np.abs(x).max() for x in jax.tree.leaves(loose)), 0)
 
   def test_features_have_entries_of_size_1(self):
-    model, params, image_BIJU = create()
-    feature_BD = vision.make_encode(model, params)(image_BIJU)
+    model, params, image_BYWU = create()
+    feature_BD = vision.make_encode(model, params)(image_BYWU)
     np.testing.assert_allclose(jnp.mean(feature_BD**2, axis=-1), 1.0, rtol=1e-5)
 
 
