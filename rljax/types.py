@@ -8,7 +8,9 @@
   R  responses (R = P * G)     E  experts
   V  vocabulary                X  experts chosen per token
   L  layers                    M  image patches
-  J  heads of an ensemble      C  classes, label tokens, candidates of a list
+  Y  rows of an image          C  classes, label tokens, candidates of a list
+  W  columns of an image       U  channels of an image
+  J  heads of an ensemble
 
 A suffix lists the axes of an array in order: `logp_BT` is [rows, positions].
 Everything said of "token t" lives at t's own position: `logp_BT[b, t]` is the
@@ -130,6 +132,30 @@ class RewardBatch:
   margin_BP: Array    # float32; by which the better shall lead; mostly 0
   weight_BP: Array    # float32; 1 / (lists of the step); 0 where there is none
   load_BLE: Array | None  # float32; as in PolicyBatch
+
+
+@struct.dataclass
+class DiscriminatorBatch:
+  """Images, as features, and what they count as. Leading axis: images."""
+  feature_BD: Array        # float32; of a frozen encoder
+  label_B: Array           # float32 in [0, 1]; 1 is a target
+  weight_B: Array          # float32; 0 is padding
+  prompt_BD: Array | None  # float32; None: the reward is blind to prompts
+
+
+@struct.dataclass
+class DenoisingBatch:
+  """Images under noise. Leading axis: prompts.
+
+  The G images of a row share one noise, one time and one prompt: there is no
+  place for others. Of a pair, the better one comes first.
+  """
+  image_BGYWU: Array   # float32 in [-1, 1]
+  class_B: Array       # int32; the prompt
+  noise_BYWU: Array    # float32
+  time_B: Array        # float32; 0 is no noise, 1 is noise alone
+  weight_B: Array      # float32; 1 / (rows of the step); 0 is padding
+  ref_error_BG: Array | None  # float32; of a frozen reference; None: not asked
 
 
 @struct.dataclass

@@ -80,7 +80,12 @@ def load(path, model, mesh, rules=None):
                    'this run')
   tensors = layout.tensors(table, config)
   _check_tensors(path, source, tensors, config)
-  abstract = transformer.abstract_params(model)
+  return fill(source, tensors, transformer.abstract_params(model), mesh, rules)
+
+
+def fill(source, tensors: dict[str, layout.Tensor], abstract, mesh,
+         rules=None):
+  """The parameter tree of an abstract one, from tensors that were checked."""
   placed = traverse_util.flatten_dict(
       sharding.tree_sharding(mesh, abstract, rules))
   leaves = traverse_util.flatten_dict(sharding.unbox(abstract))

@@ -106,7 +106,7 @@ def tensors(table: dict[str, str | tuple[str, ...]],
     experts = range(config.num_experts if '{e}' in template else 1)
     for layer in layers:
       for expert in experts:
-        found[template.format(l=layer, e=expert)] = _tensor(
+        found[template.format(l=layer, e=expert)] = tensor(
             leaves, sizes, dict(l=layer, e=expert))
   return found
 
@@ -116,7 +116,8 @@ def _left_out(leaf: str, config) -> bool:
           or not config.num_shared_experts and '/shared/' in leaf)
 
 
-def _tensor(leaves, sizes, fixed) -> Tensor:
+def tensor(leaves, sizes: dict[str, int], fixed: dict[str, int]) -> Tensor:
+  """A tensor whose rows go to these leaves, where letters have these sizes."""
   parts, first = [], 0
   for leaf in leaves:
     path, layout = leaf.split(' ')

@@ -22,6 +22,7 @@ INDEX = 'model.safetensors.index.json'
 SINGLE = 'model.safetensors'
 DTYPES = {'F32': np.dtype(np.float32), 'F16': np.dtype(np.float16),
           'BF16': np.dtype(ml_dtypes.bfloat16)}
+_INTEGERS = {'I64': np.dtype(np.int64)}  # tables that old files have as well
 _MAX_HEADER = 100 << 20
 
 
@@ -139,10 +140,11 @@ def _two(offsets) -> tuple[int, int]:
 
 def _entry(path, data: int, name: str, kind: str, shape: list[int], begin: int,
            end: int) -> Entry:
-  if kind not in DTYPES:
+  kinds = DTYPES | _INTEGERS
+  if kind not in kinds:
     raise ValueError(f'Expected {name} in {path} to be one of {sorted(DTYPES)},'
                      f' got {kind}. Use a checkpoint that is not quantised.')
-  dtype = DTYPES[kind]
+  dtype = kinds[kind]
   if (end - begin != math.prod(shape) * dtype.itemsize or begin < 0
       or min(shape, default=0) < 0):
     raise ValueError(f'Expected {name} in {path}, {shape} of {kind}, to fill '
