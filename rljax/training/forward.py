@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from rljax import sharding
 from rljax.losses import auxiliary
+from rljax.models import lora
 from rljax.ops import logprobs
 from rljax.ops import pairs
 from rljax.ops import routes
@@ -62,8 +63,9 @@ def make_forward(model: nn.Module,
   truncated = sampled is not None and bool(sampling.is_truncated(sampled))
 
   def run(params, batch, **replay):
-    return model.apply({'params': params}, batch.tokens_BT, batch.position_BT,
-                       batch.segment_BT, batch.share_BT, **replay)
+    return model.apply(lora.variables(params), batch.tokens_BT,
+                       batch.position_BT, batch.segment_BT, batch.share_BT,
+                       **replay)
 
   def forward(params, batch, reference=None) -> Scores:
     routed = getattr(batch, 'experts_BTLX', None)
