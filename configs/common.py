@@ -16,6 +16,12 @@ def run() -> config_dict.ConfigDict:
   config.seed = 0
   # Folder of checkpoints to start from, and which step; -1 is the newest.
   config.init = dict(checkpoint='', step=-1, keep_optimizer=False)
+  # Adapters of this rank are trained, and the parameters of `init` stay as they
+  # are; 0 trains those. Scripts that read such a run back find those parameters
+  # in `base`: published, or checkpoints.
+  config.lora = dict(
+      rank=0, alpha=16.0, rank_stabilized=False, base='',
+      targets=('query', 'key', 'value', 'out', 'gate_up', 'down'))
   config.tokenizer = 'byte'
   config.mesh = dict(data=-1, fsdp=1, expert=1, context=1, tensor=1)
   # Rows of the axis table (rljax/sharding.py) to replace: mesh axes, or () for

@@ -13,6 +13,12 @@
       --input=runs/c3po_tiny/checkpoints --output=exports/c3po_tiny \\
       --family=bailing_moe
 
+  # A run with adapters (config.lora): merged, as above, or the adapters alone,
+  # as PEFT reads them.
+  python -m experiments.convert --config=configs/policy/smollm2_c3po.py \\
+      --config.lora.rank=8 --input=runs/smollm2/checkpoints \\
+      --output=exports/adapter --like=checkpoints/smollm2 --adapter
+
 Training needs no conversion: `config.model.variant` and
 `config.init.checkpoint` may name the folder of a published checkpoint. What is
 written appears under its name when it is complete.
@@ -28,9 +34,11 @@ from ml_collections import config_flags
 
 from experiments import launch
 from rljax import sharding
+from rljax.interop import adapters
 from rljax.interop import convert
 from rljax.interop import names
 from rljax.interop import settings
+from rljax.models import lora
 from rljax.models import transformer
 from rljax.training import checkpoint
 from rljax.training import optimizer as optimizers
@@ -46,8 +54,8 @@ def from_published(source, output, dtype: str):
 
 
 def from_run(config, source, output, *, step: int, kind: str, like: str | None,
-             dtype: str):
-  """The parameters of a run, into a new folder."""
+             dtype: str, adapter: bool = False):
+  """The parameters of a run, or its adapters alone, into a new folder."""
   kind = family(like) if like else kind
   if kind not in names.FAMILIES:
     raise ValueError(
@@ -55,18 +63,39 @@ def from_run(config, source, output, *, step: int, kind: str, like: str | None,
         f'{kind!r}. Name it, or the checkpoint that the run began with by '
         '--like.')
   model = launch.create_model(config.model)
-  convert.check_export(output, kind, model.config, like)
+  if adapter and not config.lora.rank:
+    raise ValueError('Expected --config.lora.rank of the run with --adapter, '
+                     'got 0. Give it, or leave --adapter out.')
+  if adapter:
+    adapters.check(output, kind, model.config)
+  else:
+    convert.check_export(output, kind, model.config, like)
   source = pathlib.Path(source).expanduser()
   if not source.is_dir():
     raise ValueError(f'Expected the checkpoints of a run in {source}, which is '
                      'not there. Name <workdir>/checkpoints.')
-  with checkpoint.Checkpointer(
-      source, read_only=True,
-      fingerprint=launch.make_fingerprint(config, model)) as saver:
-    abstract = states.abstract_state(
-        model, optimizers.make_optimizer('sgd', 0.0), one_device())
-    params = saver.restore_params(abstract.params, None if step < 0 else step)
-  convert.save(output, kind, model.config, params, dtype=dtype, like=like)
+  params = read(config, model, source, step)
+  if adapter:
+    adapters.save(output, kind, model.config, params, base=like or '')
+  else:
+    convert.save(output, kind, model.config, lora.merge(params), dtype=dtype,
+                 like=like)
+
+
+def read(config, model, source: pathlib.Path, step: int):
+  """The parameters of a run; with adapters, on the base that it began with."""
+  fingerprint, mesh = launch.make_fingerprint(config, model), one_device()
+  optimizer = optimizers.make_optimizer('sgd', 0.0)
+  if config.lora.rank:
+    job = launch.Job('convert', source, mesh, None, model, None, fingerprint)
+    state, _ = launch.initial_state(
+        config, job, optimizer, states.named_keys(config.seed, 'init')['init'],
+        (source, step))
+    return state.params
+  with checkpoint.Checkpointer(source, read_only=True,
+                               fingerprint=fingerprint) as saver:
+    abstract = states.abstract_state(model, optimizer, mesh)
+    return saver.restore_params(abstract.params, None if step < 0 else step)
 
 
 def family(path) -> str:
@@ -84,7 +113,7 @@ def one_device():
 def run(flag):
   """Takes the way that the flags name."""
   if convert.is_published(flag.input):
-    only = [name for name in ('config', 'like', 'family')
+    only = [name for name in ('config', 'like', 'family', 'adapter')
             if getattr(flag, name)] + ['step'] * (flag.step >= 0)
     if only:
       raise ValueError(
@@ -98,7 +127,8 @@ def run(flag):
         'the config of the run that wrote it. Name one of them.')
   else:
     from_run(flag.config, flag.input, flag.output, step=flag.step,
-             kind=flag.family, like=flag.like, dtype=flag.dtype)
+             kind=flag.family, like=flag.like, dtype=flag.dtype,
+             adapter=flag.adapter)
   print(f'Wrote {flag.output}')
 
 
@@ -108,6 +138,7 @@ def main():
   flags.DEFINE_string('output', None, 'Folder that does not exist yet.')
   flags.DEFINE_string('like', None, 'What the run began with.')
   flags.DEFINE_string('family', '', 'One of interop.names.FAMILIES.')
+  flags.DEFINE_bool('adapter', False, 'The adapters alone, as PEFT has them.')
   flags.DEFINE_integer('step', -1, 'Of the run; -1 is the newest.')
   flags.DEFINE_enum('dtype', 'float32', ('float32', 'bfloat16', 'float16'),
                     'Of the files.')

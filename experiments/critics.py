@@ -16,6 +16,7 @@ import numpy as np
 from rljax import losses
 from rljax import sharding
 from rljax.models import critic as critics
+from rljax.models import lora
 from rljax.ops import advantages
 from rljax.ops import gae
 from rljax.training import batch as batches
@@ -86,7 +87,7 @@ def create(config, job, policy_params, key, num_microbatches: int
   objective = losses.get('value', **options.loss)
   state, state_sharding = states.init_state(
       model, optimizer, key, job.mesh, job.rules,
-      params=critics.from_policy(policy_params))
+      params=critics.from_policy(lora.merge(policy_params)))
   forward = training.make_forward(model)
 
   def value_weights(rows):

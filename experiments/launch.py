@@ -34,9 +34,11 @@ from rljax.data import tokenizer as tokenizers
 from rljax.evaluation import plots
 from rljax.evaluation import report
 from rljax.interop import convert
+from rljax.models import lora
 from rljax.models import transformer
 from rljax.training import checkpoint
 from rljax.training import metrics
+from rljax.training import optimizer as optimizers
 from rljax.training import state as training_state
 
 _CONFIG = 'config.json'
@@ -116,9 +118,17 @@ def start(config, workdir: str | pathlib.Path, title: str) -> Job:
 
 def make_fingerprint(config, model) -> dict[str, Any]:
   """What a checkpoint must agree on with the run that reads it."""
-  return {
+  whole = {
       name: value for name, value in dataclasses.asdict(model.config).items()
       if name not in _HOW_NOT_WHAT} | {'tokenizer': config.tokenizer}
+  return whole | {'lora': _adapters(config)} if config.lora.rank else whole
+
+
+def _adapters(config) -> dict[str, Any]:
+  """What the `lora` section says of the adapters themselves."""
+  options = dict(config.lora)
+  del options['base']
+  return options | {'targets': list(options['targets'])}
 
 
 def create_model(options):
@@ -240,8 +250,11 @@ class Preempted(BaseException):
   """
 
 
-def initial_state(config, job: Job, optimizer, key, source=None):
+def initial_state(config, job: Job, optimizer, key, source=None, whole=()):
   """The train state to begin with: random, or from a checkpoint.
+
+  With `config.lora.rank` its parameters are `lora.Adapted`: the functions of
+  `rljax.training`, checkpoints and samplers take them as they take others.
 
   Args:
     config: its `init` says where from: checkpoints of a run, or a published
@@ -249,12 +262,63 @@ def initial_state(config, job: Job, optimizer, key, source=None):
     job: model and mesh.
     optimizer: of the run to come.
     key: for random parameters.
-    source: (folder, step) instead of those of `config.init`; step -1 is the
-      newest.
+    source: (folder, step) of a run to read back, in the place of `config.init`;
+      step -1 is the newest.
+    whole: parts of the tree that are trained in full beside adapters: a head
+      that the base does not have.
 
   Returns:
     (state, sharding of the state).
+
+  Raises:
+    ValueError: adapters that cannot be made, or whose base is not known.
   """
+  if not config.lora.rank:
+    return _whole_state(config, job, optimizer, key, source)
+  base = (config.lora.base, -1) if config.lora.base else (
+      config.init.checkpoint, config.init.step)
+  _check_adapters(config, base, source)
+  beneath = dataclasses.replace(job, fingerprint={
+      name: value for name, value in job.fingerprint.items()
+      if name != 'lora'})
+  found, _ = _whole_state(config, beneath,
+                          optimizers.make_optimizer('sgd', 0.0), key, base)
+  state, shardings = training_state.init_state(
+      job.model, optimizer, key, job.mesh, job.rules, params=found.params,
+      adapt=functools.partial(lora.create, whole=whole, **_adapters(config)))
+  if source:
+    folder, step = source
+    with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),
+                                 read_only=True,
+                                 fingerprint=job.fingerprint) as saver:
+      state = state.replace(params=saver.restore_params(
+          state.params, None if step < 0 else step))
+  return state, shardings
+
+
+def _check_adapters(config, base, source):
+  if config.init.keep_optimizer:
+    raise ValueError('Expected init.keep_optimizer=False with config.lora.rank,'
+                     ' as new adapters have no moments, got True. Correct it.')
+  if source and (not base[0] or pathlib.Path(base[0]).expanduser().resolve()
+                 == pathlib.Path(source[0]).expanduser().resolve()):
+    raise ValueError(
+        'Expected config.lora.base, the parameters that the adapters in '
+        f'{source[0]} were trained on, got {base[0]!r}. Name what that run had '
+        'as config.init.checkpoint.')
+
+
+def reference_of(params):
+  """The policy before it was trained; what `update` donates is not in it.
+
+  With adapters, the base without them, of which there is no second copy.
+  """
+  return lora.without(params) if isinstance(params, lora.Adapted) else (
+      training_state.frozen_copy(params))
+
+
+def _whole_state(config, job: Job, optimizer, key, source=None):
+  """As `initial_state`, without adapters."""
   folder, step = source or (config.init.checkpoint, config.init.step)
   if folder and convert.is_published(folder):
     params = convert.load(folder, job.model, job.mesh, job.rules)

@@ -31,6 +31,7 @@ from rljax import rewards
 from rljax import sharding
 from rljax.data import pipeline
 from rljax.evaluation import plots
+from rljax.models import lora
 from rljax.models import transformer
 from rljax.ops import advantages
 from rljax.ops import corrections
@@ -85,8 +86,7 @@ def run(config, workdir: str,
                                 **config.checkpoint) as saver):
     state, state_sharding = launch.initial_state(
         config, job, optimizer, keys['init'])
-    # A copy: `update` donates the state.
-    reference = states.frozen_copy(state.params) if objective.hparams[
+    reference = launch.reference_of(state.params) if objective.hparams[
         'kl_coef'] or critics.needs_reference(config) else None
     critic_state, critic = critics.create(
         config, job, state.params, keys['critic'], parts)
@@ -266,10 +266,10 @@ def make_stages(config, job, objective, optimizer, state_sharding,
 
 
 def make_placing(config, job) -> Callable:
-  """Parameters as they are, or gathered over what splits their width."""
+  """Parameters as they are, merged, or gathered over what splits them."""
   if not config.rollout.gathered_params:
-    return lambda params: params
-  return jax.jit(lambda params: params, out_shardings=sharding.gathered(
+    return jax.jit(lora.merge) if config.lora.rank else lambda params: params
+  return jax.jit(lora.merge, out_shardings=sharding.gathered(
       job.mesh, transformer.abstract_params(job.model), job.rules))
 
 

@@ -19,6 +19,7 @@ from rljax import losses
 from rljax import packing
 from rljax import sharding
 from rljax.data import reward_benchmarks
+from rljax.models import lora
 from rljax.models import variants
 from rljax.ops import sampling
 from rljax.rewards import scorer
@@ -71,6 +72,8 @@ def accepted(family, section, config):
           'coef', 'entropy'},
       'checkpoint': lambda: keywords(checkpoint.Checkpointer),
       'critic.optimizer.schedule': lambda: keywords(optimizers.make_schedule),
+      'lora': lambda: {'base'} | keywords(lora.create) - {
+          'params', 'key', 'whole'},
       'evaluation.sampling': lambda: keywords(sampling.make_params),
       'mesh': lambda: keywords(sharding.make_mesh),
       'model': lambda: {'variant'} | {
@@ -162,8 +165,8 @@ class KeysTest(parameterized.TestCase):
   @parameterized.parameters(
       '', 'checkpoint', 'correction', 'critic', 'critic.loss',
       'critic.optimizer', 'critic.optimizer.schedule', 'data', 'data.source',
-      'entropy_control', 'evaluation.sampling', 'init', 'loss', 'mesh', 'model',
-      'optimizer', 'optimizer.schedule', 'packing', 'packing.select',
+      'entropy_control', 'evaluation.sampling', 'init', 'loss', 'lora', 'mesh',
+      'model', 'optimizer', 'optimizer.schedule', 'packing', 'packing.select',
       'regularize', 'reward', 'rollout', 'sharding')
   def test_a_key_that_nothing_reads_is_found(self, section):
     family = 'evaluation' if section.startswith('eval') else 'policy'

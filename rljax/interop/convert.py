@@ -107,7 +107,7 @@ def check_export(folder, kind: str, config: variants.ModelConfig,
   Returns:
     The settings to be written; arguments and errors are those of `save`.
   """
-  _check_new(pathlib.Path(folder).expanduser())
+  check_new(pathlib.Path(folder).expanduser())
   made = settings.from_config(kind, config)
   if like is None:
     return made
@@ -165,7 +165,7 @@ def new_folder(folder):
     ValueError: it exists already.
   """
   folder = pathlib.Path(folder).expanduser().absolute()
-  _check_new(folder)
+  check_new(folder)
   folder.parent.mkdir(parents=True, exist_ok=True)
   partial = pathlib.Path(tempfile.mkdtemp(prefix=f'.{folder.name}.',
                                           dir=folder.parent))
@@ -177,7 +177,8 @@ def new_folder(folder):
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check_new(folder: pathlib.Path):
+def check_new(folder: pathlib.Path):
+  """Refuses a folder that exists; nothing is overwritten."""
   if folder.exists():
     raise ValueError(f'Expected a folder that does not exist yet, got {folder}.'
                      ' Name another, or remove it.')

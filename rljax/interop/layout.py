@@ -121,7 +121,7 @@ def tensor(leaves, sizes: dict[str, int], fixed: dict[str, int]) -> Tensor:
   parts, first = [], 0
   for leaf in leaves:
     path, layout = leaf.split(' ')
-    source, target = (_groups(side) for side in layout.split('->'))
+    source, target = (groups(side) for side in layout.split('->'))
     rows = math.prod(sizes[x] for x in source[0])
     parts.append(Part(tuple(path.split('/')), source, target, fixed, sizes,
                       first, rows))
@@ -130,6 +130,6 @@ def tensor(leaves, sizes: dict[str, int], fixed: dict[str, int]) -> Tensor:
   return Tensor((first, *trailing), tuple(parts))
 
 
-def _groups(side: str) -> tuple[str, ...]:
+def groups(side: str) -> tuple[str, ...]:
   """'(nh)d' -> ('nh', 'd')."""
   return tuple(x.strip('()') for x in re.findall(r'\(\w+\)|\w', side))

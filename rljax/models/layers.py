@@ -17,14 +17,20 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from rljax.models import lora
 from rljax.models import variants
 
 
 def param(module: nn.Module, name: str, shape, axes, std: float) -> jax.Array:
-  """A normally initialised parameter that carries its logical axes."""
+  """A normally initialised parameter that carries its logical axes.
+
+  Its adapter is added, where the caller's variables hold one.
+  """
   init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
   config = module.config
   value = module.param(name, init, shape, jnp.dtype(config.param_dtype))
+  if module.has_variable(lora.COLLECTION, name):
+    value = lora.added(name, value, module.get_variable(lora.COLLECTION, name))
   return value.astype(config.dtype)
 
 

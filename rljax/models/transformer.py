@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from rljax.models import attention
 from rljax.models import heads
 from rljax.models import layers
+from rljax.models import lora
 from rljax.models import moe
 from rljax.models import variants
 from rljax.ops import vocabulary
@@ -77,8 +78,8 @@ def _no_routing(segment_BT, replay_BTX) -> RouterStats:
 class Transformer(nn.Module):
   """A language model, of mixtures of experts or dense.
 
-  Call it as `model.apply({'params': params}, tokens_BT, position_BT,
-  segment_BT)`.
+  Call it as `model.apply(lora.variables(params), tokens_BT, position_BT,
+  segment_BT)`, or with {'params': params} where there is no adapter.
   """
   config: variants.ModelConfig
 
@@ -140,8 +141,8 @@ def trunk(config: variants.ModelConfig, tokens_BT, position_BT, segment_BT,
 
   stack = nn.scan(
       _remat(Block, config.remat),
-      variable_axes={'params': 0}, split_rngs={'params': True},
-      in_axes=(0, *[nn.broadcast] * 4, 0),
+      variable_axes={'params': 0, lora.COLLECTION: 0},
+      split_rngs={'params': True}, in_axes=(0, *[nn.broadcast] * 4, 0),
       length=config.num_layers,
       metadata_params={nn.PARTITION_NAME: 'layers'})
   replay_LBTX = None if replay_BTLX is None else jnp.moveaxis(

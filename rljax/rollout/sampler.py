@@ -24,6 +24,7 @@ import numpy as np
 
 from rljax import processes
 from rljax import sharding
+from rljax.models import lora
 from rljax.ops import sampling
 from rljax.rollout import decode
 from rljax.types import Rollout
@@ -100,6 +101,8 @@ def make_sampler(
       decode_steps=decode_steps, record_experts=record_experts,
       gathered_params=gathered_params)
 
+  merge = jax.jit(lora.merge)
+
   def counted(params, prompts, key: jax.Array, *, samples_per_prompt: int,
               temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
               min_p: float = 0.0, max_new_tokens: int | None = None):
@@ -108,6 +111,8 @@ def make_sampler(
     _check_call(limits, samples_per_prompt, limit)
     prompts = _check_prompts(limits, prompts)
     sampling_params = sampling.make_params(temperature, top_k, top_p, min_p)
+    if isinstance(params, lora.Adapted):  # once, not for every token
+      params = merge(params)
     return _generate(functions, limits, params, prompts, key,
                      samples_per_prompt, sampling_params, limit)
 
@@ -115,7 +120,7 @@ def make_sampler(
     """Samples responses.
 
     Args:
-      params: of the model.
+      params: of the model; with adapters, they are merged for this call.
       prompts: sequences of token ids.
       key: consumed.
       **options: samples_per_prompt; temperature=1.0 (0 is greedy), top_k=0,

@@ -5,7 +5,9 @@ complete, so a process killed at any moment leaves whole checkpoints only. The
 sizes and checksums of its files are written before that rename: what the disk
 loses or changes later is found by name, not trained on.
 
-  <folder>/<step>/params      parameters alone, readable without the optimiser
+  <folder>/<step>/params      parameters alone, readable without the optimiser;
+                              of adapted ones, what is trained: who restores
+                              them brings the base
                   optimizer   step counter and optimiser state
                   record      JSON: fingerprint of the run, progress of the loop
                   checksums.json
@@ -23,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from rljax.models import lora
 from rljax.types import TrainState
 
 _CHECKSUMS = 'checksums.json'
@@ -122,7 +125,7 @@ class Checkpointer:
               'progress': _json_copy(progress, 'progress')}
     self._saving = step
     return self._manager.save(step, force=True, args=ocp.args.Composite(
-        params=ocp.args.StandardSave(state.params),
+        params=ocp.args.StandardSave(lora.split(state.params)[0]),
         optimizer=ocp.args.StandardSave(_optimizer_item(state)),
         record=ocp.args.JsonSave(record)))
 
@@ -143,10 +146,11 @@ class Checkpointer:
               state: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """One given step; the arrays are placed as those of `state`."""
     record = self._open(step)
-    targets = {'params': state.params, 'optimizer': _optimizer_item(state)}
+    trained, rest = lora.split(state.params)
+    targets = {'params': trained, 'optimizer': _optimizer_item(state)}
     items = self._read(step, targets)
     restored = TrainState(step=items['optimizer']['step'],
-                          params=items['params'],
+                          params=lora.joined(items['params'], rest),
                           opt_state=items['optimizer']['opt_state'],
                           critic=_critic(items['optimizer']))
     return restored, record['progress']
@@ -159,7 +163,8 @@ class Checkpointer:
       raise ValueError(f'Expected a checkpoint in {self.folder}, found none. '
                        'Train first, or name another folder.')
     self._open(step)
-    return self._read(step, {'params': params})['params']
+    trained, rest = lora.split(params)
+    return lora.joined(self._read(step, {'params': trained})['params'], rest)
 
   def _open(self, step: int) -> dict[str, Any]:
     """Checks the files and the fingerprint; returns the record."""

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from rljax import packing
 from rljax import sharding
 from rljax.losses import auxiliary
+from rljax.models import lora
 from rljax.ops import divergences
 from rljax.ops import gae
 from rljax.training import microbatch
@@ -61,8 +62,8 @@ def episodes(rows: PackedRows, rollout: Rollout,
 def make_forward(model: nn.Module) -> Callable:
   """Builds `forward(params, batch) -> (after_BT, router)`."""
   def forward(params, batch):
-    return model.apply({'params': params}, batch.tokens_BT, batch.position_BT,
-                       batch.segment_BT, batch.share_BT)
+    return model.apply(lora.variables(params), batch.tokens_BT,
+                       batch.position_BT, batch.segment_BT, batch.share_BT)
   return forward
 
 

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from rljax import sharding
 from rljax.losses import auxiliary
+from rljax.models import lora
 from rljax.ops import logprobs
 from rljax.ops import pairs
 from rljax.ops import routes
@@ -66,8 +67,9 @@ def make_forward(model: nn.Module,
     more = {'replay_BTLX': experts_BTLX,
             'prefix_BT': getattr(batch, 'prefix_BT', None)}
     given = {name: x for name, x in more.items() if x is not None}
-    return model.apply({'params': params}, batch.tokens_BT, batch.position_BT,
-                       batch.segment_BT, batch.share_BT, **given)
+    return model.apply(lora.variables(params), batch.tokens_BT,
+                       batch.position_BT, batch.segment_BT, batch.share_BT,
+                       **given)
 
   def forward(params, batch, reference=None) -> Scores:
     out = run(params, batch, getattr(batch, 'experts_BTLX', None))

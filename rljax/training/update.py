@@ -1,6 +1,8 @@
 """The update: accumulate gradients over micro-batches, take one step."""
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
 from typing import Callable
 
 import jax
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from rljax import sharding
+from rljax.models import lora
 from rljax.training import microbatch
 from rljax.training import router_bias
 from rljax.types import TrainState
@@ -39,13 +42,15 @@ def make_update_fn(
     name: of the compiled function, where there is another in the run.
 
   Returns:
-    The function. `state` is donated: do not touch the argument again.
+    The function. Of `state`, what is trained is donated: do not touch it again.
+    The base of `lora.Adapted` parameters is neither donated nor copied.
   """
-  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-
-  def update(state: TrainState, batch, key: jax.Array, *reference):
+  def update(state: TrainState, rest, batch, key: jax.Array, *reference):
     key = jax.random.fold_in(key, state.step)  # so a resumed run repeats itself
     micro = microbatch.split(batch, num_microbatches)
+    grad_fn = jax.value_and_grad(
+        lambda trained, *others: loss_fn(lora.joined(trained, rest), *others),
+        has_aux=True)
 
     def accumulate(total, inputs):
       index, rows = inputs
@@ -75,12 +80,35 @@ def make_update_fn(
 
   update.__name__ = name
   if state_sharding is None:
-    return jax.jit(update, donate_argnames='state')
+    return Update(jax.jit(update, donate_argnames='state'))
   metrics_at = None if batch_sharding is None else (
       sharding.replicated(batch_sharding.mesh))
-  compiled = jax.jit(update, donate_argnames='state',
-                     in_shardings=(state_sharding, batch_sharding, None,
-                                   *[None] * takes_reference),
-                     out_shardings=(state_sharding, metrics_at))
-  return compiled if batch_sharding is None else (
-      sharding.placing(compiled, batch_sharding))
+  trained, rest = lora.split(state_sharding.params)
+  state_sharding = state_sharding.replace(params=trained)
+  return Update(
+      jax.jit(update, donate_argnames='state',
+              in_shardings=(state_sharding, rest, batch_sharding, None,
+                            *[None] * takes_reference),
+              out_shardings=(state_sharding, metrics_at)), batch_sharding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+  """A compiled update; keeps what is not trained out of what is donated."""
+  compiled: Callable
+  batch_sharding: Any = None
+
+  def __call__(self, state: TrainState, batch, key: jax.Array, *reference):
+    trained, rest = lora.split(state.params)
+    run = lambda state, batch, *others: self.compiled(
+        state, rest, batch, *others)
+    if self.batch_sharding is not None:
+      run = sharding.placing(run, self.batch_sharding)
+    state, metrics = run(state.replace(params=trained), batch, key, *reference)
+    return state.replace(params=lora.joined(state.params, rest)), metrics
+
+  def lower(self, state: TrainState, batch, key: jax.Array, *reference):
+    """As that of `jax.jit`, to look at the program."""
+    trained, rest = lora.split(state.params)
+    return self.compiled.lower(state.replace(params=trained), rest, batch, key,
+                               *reference)
