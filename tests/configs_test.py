@@ -15,12 +15,15 @@ from experiments import evaluate_rewards
 from experiments import launch
 from experiments import preference_pairs
 from experiments import responses
+from experiments import reward_forms
 from experiments import sweep
 from experiments import train_policy
+from experiments import train_reward_model
 from rljax import losses
 from rljax import models
 from rljax import rewards
 from rljax import sharding
+from rljax.data import candidates
 from rljax.data import sources
 from rljax.data import tokenizer as tokenizers
 from rljax.models import transformer
@@ -91,6 +94,9 @@ def built(family, config):
   if family == 'reward_benchmarks':
     evaluate_rewards.check(named(config))
     return
+  if family == 'reward':
+    reward_built(config)
+    return
   mesh = sharding.make_mesh(**config.mesh, devices=devices(config))
   model = models.create(**config.model)
   abstract = transformer.abstract_params(model)
@@ -128,6 +134,19 @@ def built(family, config):
         {name: plain[name] for name in sections}))
 
 
+def reward_built(config):
+  """Traces a whole step of a reward model, at full size."""
+  mesh = sharding.make_mesh(**config.mesh, devices=devices(config))
+  job = launch.Job('build', ROOT, mesh, (), models.create(**config.model),
+                   tokenizers.load('byte'), {})
+  parts = launch.num_microbatches(config, mesh)
+  form = reward_forms.create(config, job, parts)
+  _, train, held_out, _ = train_reward_model.read(config)
+  items, _ = candidates.all_of(train[:config.data.lists_per_step], form.make)
+  assert held_out and len(items) == config.data.lists_per_step
+  check_update(form.job.model, form.loss_fn, config, parts, form.batch(items))
+
+
 def build_pairs(config, mesh, model):
   """What `experiments.train_preference` builds before it reads data."""
   job = launch.Job('build', ROOT, mesh, (), model, tokenizers.load('byte'), {})
@@ -158,11 +177,15 @@ def pair_update_by_shapes(layout, config):
 
 def check_step(model, objective, config, forward, num_microbatches, batch):
   """One step keeps the shapes of its state."""
+  loss = forwards.compose(forward, objective.loss, **config.regularize)
+  check_update(model, loss, config, num_microbatches, batch)
+
+
+def check_update(model, loss, config, num_microbatches, batch):
   optimizer = optimizers.make_optimizer(**config.optimizer)
   params = sharding.unbox(transformer.abstract_params(model))
-  update = updates.make_update_fn(
-      forwards.compose(forward, objective.loss, **config.regularize),
-      optimizer, num_microbatches=num_microbatches)
+  update = updates.make_update_fn(loss, optimizer,
+                                  num_microbatches=num_microbatches)
   state = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=params,
                      opt_state=jax.eval_shape(optimizer.init, params))
   after, metrics = jax.eval_shape(update, state, batch, jax.random.key(0))
