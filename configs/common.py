@@ -134,6 +134,33 @@ def policy() -> config_dict.ConfigDict:
   return config
 
 
+def reward_model(form: str) -> config_dict.ConfigDict:
+  """The parts of a reward model's config that sizes do not change."""
+  config = base()
+  config.form = form  # experiments/reward_forms.py
+  config.num_heads = 1  # of an ensemble of scores
+  # Whether init.checkpoint is a reward model and not a language model.
+  config.init.head_from_checkpoint = False
+  config.regularize = dict(balance_coef=1e-3, z_coef=1e-5)
+  config.optimizer = dict(name='adamw', learning_rate=1e-3, clip_norm=1.0,
+                          b1=0.9, b2=0.999, weight_decay=0.0,
+                          schedule=dict(name='constant', warmup_steps=10))
+  return config
+
+
+def toy_comparisons(count: int, size: int = 2) -> dict:
+  """Texts of which the one that holds a letter more often is better."""
+  return dict(name='toy', count=count, length=5, size=size, flip=0.0, seed=0)
+
+
+def comparisons(source: dict, validation_size: int,
+                lists_per_step: int) -> dict:
+  """A data section of a reward model."""
+  return dict(source=source, validation_size=validation_size,
+              lists_per_step=lists_per_step, too_long='drop',
+              max_records=0)  # of training; 0: all
+
+
 def muon(num_steps: int) -> dict:
   """For distilling a small policy: five times as fast as AdamW here.
 

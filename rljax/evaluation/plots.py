@@ -59,6 +59,17 @@ SUPERVISED_PANELS = (
           ('update_tokens_per_second',)),
 )
 
+REWARD_PANELS = (
+    Panel('loss', 'Loss of the comparisons', 'nats per list', ('loss',)),
+    Panel('accuracy', 'Pairs in the right order', 'share', ('accuracy',)),
+    Panel('gap', 'Lead of the better response', 'mean gap of scores',
+          ('gap',)),
+    Panel('grad_norm', 'Gradient norm before clipping', 'global L2 norm',
+          ('grad_norm',)),
+    Panel('throughput', 'Throughput', 'tokens per second',
+          ('update_tokens_per_second',)),
+)
+
 
 def training_curves(records: Sequence[Mapping[str, Any]],
                     panels: Sequence[Panel], folder) -> list[pathlib.Path]:

@@ -1,0 +1,45 @@
+r"""GRAM, stage 2: the language model names the better of two toy responses.
+
+  python -m experiments.train_reward_model \
+      --config=configs/reward/gram_tiny.py --workdir=runs/gram \
+      --config.init.checkpoint=runs/gram_stage1/checkpoints
+
+Without the last line it does without stage 1; --config.loss.wrong_label_mass=0
+does without the smoothing. `:noisy` has one label in ten wrong, and smooths by
+as much. `:adapt` is a small set of another kind of text, for a judge that is
+trained already: name its checkpoints as above. `:smoke` shrinks it to seconds.
+
+Reference: GRAM (arXiv 2506.14175), and its published settings: two epochs,
+wrong_label_mass 0.05; the rate there, 2e-5, is for larger models.
+"""
+from ml_collections import config_dict
+
+from configs import common
+
+
+def get_config(arg: str = '') -> config_dict.ConfigDict:
+  if arg not in ('', 'smoke', 'noisy', 'adapt'):
+    raise ValueError(
+        f'Unknown variant {arg!r}; use "", "smoke", "noisy" or "adapt".')
+  smoke, adapt = arg == 'smoke', arg == 'adapt'
+
+  config = common.reward_model('judge')
+  config.model = dict(variant='tiny')
+  config.num_steps = 2 if smoke else 40 if adapt else 400
+  config.data = common.comparisons(
+      common.toy_comparisons(count=32 if smoke else 128 if adapt else 2_000),
+      validation_size=16 if smoke else 400, lists_per_step=8 if smoke else 32)
+  config.loss = dict(name='gram', wrong_label_mass=0.05, mass_coef=0.0)
+  if arg == 'noisy':
+    config.data.source.flip = config.loss.wrong_label_mass = 0.1
+  if adapt:
+    config.data.source.length, config.optimizer.learning_rate = 8, 3e-4
+  config.packing = dict(
+      common.rows(256, num_rows=8 if smoke else 32,
+                  rows_per_device=1 if smoke else 4),
+      lists_per_row=2, num_candidates=2)
+  config.optimizer.schedule = dict(
+      name='cosine', warmup_steps=max(config.num_steps // 10, 1),
+      decay_steps=config.num_steps)
+  config.checkpoint.every = 1 if smoke else 100
+  return config

@@ -1,0 +1,103 @@
+"""A reward model on held-out comparisons: accuracy, calibration, statistics."""
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+
+from experiments import reward_forms
+from experiments import reward_models
+from rljax.agents import pair_judge
+from rljax.data import candidates
+from rljax.evaluation import calibration
+from rljax.evaluation import intervals
+from rljax.evaluation import plots
+from rljax.evaluation import report
+from rljax.rewards import model_based
+
+
+def measure(config, job, form: reward_forms.Form, params, records,
+            parts: int) -> dict:
+  """Sections of the report; of a head, also stores `score_statistics.json`.
+
+  Args:
+    config: of the run.
+    job: with the folder.
+    form: its compiled score function is used; nothing else is compiled.
+    params: to measure.
+    records: held out; a list stands for one pair of it, drawn by the seed.
+    parts: micro-batches.
+  """
+  if config.form == 'pretraining':
+    return {'held_out': {'nll': _nll(config, form, params, records)}}
+  ask = reward_models.asked(config, job, form.score, params, parts)
+  pairs = [_drawn_pair(record, [config.seed, i])
+           for i, record in enumerate(records)]
+  if config.form == 'judge':
+    margin_I = judge_margins(ask, pairs)
+  else:
+    score_I2 = scores(ask, pairs)
+    margin_I = score_I2[:, 0] - score_I2[:, 1]
+    statistics = model_based.measure(
+        score_I2.ravel(), 'held-out responses of its training run',
+        config.num_steps)
+    report.write_json(job.workdir / model_based.FILE,
+                      report.plain(statistics))
+  return sections(margin_I, config.seed)
+
+
+def scores(ask: reward_models.Scorer, pairs) -> np.ndarray:
+  """score_I2 of the better and the worse response."""
+  flat = [(pair.prompt, response) for pair in pairs
+          for response in (pair.first, pair.second)]
+  return ask(*zip(*flat, strict=True)).reshape(-1, 2)
+
+
+def judge_margins(judge: pair_judge.PairJudge, pairs) -> np.ndarray:
+  """Log-odds of the better response, averaged over both orders."""
+  return calibration.logit(pair_judge.scores(judge, pairs)[:, 0])
+
+
+def sections(margin_I: np.ndarray, seed: int) -> dict:
+  """Accuracy, in which a tie is wrong, and calibration, with intervals."""
+  known_I = np.isfinite(margin_I)
+  margin_I = margin_I[known_I]
+  found = {'held_out': {
+      'pairs': int(known_I.sum()), 'not_scored': int((~known_I).sum()),
+      'accuracy': intervals.bootstrap(margin_I > 0, seed=seed),
+      'margin': intervals.bootstrap(margin_I, seed=seed)}}
+  if not np.any(margin_I):
+    return found | {'calibration': []}
+  before, after = calibration.before_and_after(margin_I, seed=seed)
+  return found | {'calibration': [
+      {'of': name} | report.plain(summary) for name, summary in (
+          ('as it is', before), ('with a temperature', after))]}
+
+
+def draw(measured: dict, folder: pathlib.Path) -> list[pathlib.Path]:
+  """How often predicted preferences come true."""
+  if not measured.get('calibration'):
+    return []
+  return [plots.reliability({part['of']: part['bins']
+                             for part in measured['calibration']}, folder)]
+
+
+def _drawn_pair(record, seed) -> pair_judge.Pair:
+  """The better response first."""
+  responses, _ = candidates.ranked(record)
+  rng = np.random.default_rng(seed)
+  better, worse = sorted(rng.choice(len(responses), 2, replace=False))
+  return pair_judge.Pair(record['prompt'], responses[better], responses[worse])
+
+
+def _nll(config, form, params, records) -> intervals.Interval:
+  """Nats per token of what is written, by pair of responses."""
+  examples, _ = candidates.all_of(records, form.make)
+  found, size = [], config.data.lists_per_step
+  for begin in range(0, len(examples), size):
+    batch = form.batch(examples[begin:begin + size])
+    logp_BT = np.asarray(form.score(params, batch)[0])
+    for segment in range(1, len(examples[begin:begin + size]) + 1):
+      inside_BT = (batch.segment_BT == segment) & (batch.weight_BT > 0)
+      found.append(-logp_BT[inside_BT].mean())
+  return intervals.bootstrap(found, seed=config.seed)

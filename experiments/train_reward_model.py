@@ -1,0 +1,158 @@
+"""Reward models from comparisons: a head that scores, or a judge of pairs.
+
+  python -m experiments.train_reward_model \\
+      --config=configs/reward/bradley_terry_tiny.py --workdir=runs/bradley_terry
+
+`config.form` says what is trained (experiments/reward_forms.py); one loop does
+for all. At the end, accuracy and calibration on held-out pairs, and the
+statistics of the scores, are measured and stored.
+
+Reference: InstructGPT (arXiv 2203.02155) §3.5; GRAM (arXiv 2506.14175).
+"""
+from __future__ import annotations
+
+import jax
+
+from experiments import launch
+from experiments import reward_forms
+from experiments import reward_measuring
+from rljax import packing
+from rljax import processes
+from rljax import sharding
+from rljax.data import candidates
+from rljax.data import pipeline
+from rljax.data import preference
+from rljax.data import toy_comparisons
+from rljax.evaluation import plots
+from rljax.training import checkpoint
+from rljax.training import metrics as logging
+from rljax.training import optimizer as optimizers
+from rljax.training import preemption
+from rljax.training import state as states
+from rljax.training import update as updates
+
+
+def run(config, workdir: str) -> states.TrainState:
+  """Builds the pieces, then writes the algorithm out as a loop."""
+  job = launch.start(config, workdir, 'reward_model')
+  parts = launch.num_microbatches(config, job.mesh)
+  form = reward_forms.create(config, job, parts)
+  launch.claim(config, job.workdir)
+  keys = states.named_keys(config.seed, 'init', 'sample', 'update', 'head')
+  optimizer = optimizers.make_optimizer(**config.optimizer)
+  lists, held_out, counts = open_data(config, form.make)
+
+  with (logging.CompilationCounter() as counter,
+        sharding.use(job.mesh, job.rules),
+        preemption.Preemption() as stop,
+        checkpoint.Checkpointer(job.workdir / 'checkpoints',
+                                fingerprint=form.job.fingerprint,
+                                **config.checkpoint) as saver):
+    state, state_sharding = reward_forms.initial_state(
+        config, job, form, optimizer, keys)
+    progress = {'stage': job.title, 'lists': lists.get_state(), 'seconds': {}}
+    state, progress = saver.restore_or(state, progress)
+    lists.set_state(progress['lists'])
+    clock = launch.Clock(progress['seconds'])
+    update = updates.make_update_fn(
+        form.loss_fn, optimizer, num_microbatches=parts,
+        router_bias_rate=config.router_bias_rate,
+        state_sharding=state_sharding,
+        batch_sharding=sharding.batch(job.mesh))
+    first, waiting = int(state.step), None
+
+    with logging.MetricWriter(job.workdir, first,
+                              last_checkpoint=saver.latest_path) as writer:
+      for step in logging.progress(range(first, config.num_steps), job.title):
+        with clock('pack'):
+          batch = form.batch(processes.gather_own(next(lists)))
+        with clock('update'):
+          if config.regularize.balance_coef and parts > 1:
+            batch = reward_forms.with_load(batch, form.score, state.params)
+          state, metrics = update(state, batch, keys['update'])
+          # For the step before: meanwhile this one is queued.
+          jax.block_until_ready(waiting)
+          waiting = metrics['loss']
+        report = {'train_tokens': float((batch.segment_BT > 0).sum()),
+                  'row_fill': packing.row_fill(batch.segment_BT, parts)}
+        writer.write(step, metrics | report | clock.rates(report))
+        progress = {'stage': job.title, 'lists': lists.get_state(),
+                    'seconds': clock.seconds}
+        launch.save(saver, writer, stop, state, step, metrics, progress,
+                    last=step + 1 == config.num_steps)
+    saver.wait()  # a request that comes meanwhile counts
+    launch.leave_if_asked(stop, saver)
+    if first >= config.num_steps and launch.has_report(job):
+      return state  # nothing was left to do: the report of that run stays
+    with clock('measure'):
+      measured = reward_measuring.measure(
+          config, job, form, state.params, held_out, parts)
+  sections = {
+      'curves': launch.curves(job, ('loss', 'accuracy', 'gap', 'grad_norm',
+                                    'row_fill')),
+      'step': launch.step_seconds(job), 'data': counts, **measured}
+  launch.finish(job, config, clock, counter, sections, [
+      *launch.training_plots(job, panels(config)),
+      *reward_measuring.draw(measured, job.workdir / 'plots')])
+  return state
+
+
+def panels(config) -> tuple[plots.Panel, ...]:
+  """The curves of the form."""
+  if config.form == 'pretraining':
+    return plots.SUPERVISED_PANELS
+  return plots.REWARD_PANELS
+
+
+def open_data(config, make):
+  """Batches of what a step takes, held-out records, and counts of all drops.
+
+  Raises:
+    ValueError: an unknown source, a bad line, or records that do not fit a row
+      with data.too_long='fail'.
+  """
+  name, train, held_out, unfit = read(config)
+  kept, counts = candidates.all_of(train, make)
+  lost = len(train) - len(kept)
+  if lost and config.data.too_long != 'drop':
+    raise ValueError(
+        f'Expected comparisons within packing.row_length='
+        f'{config.packing.row_length}, got {lost} of {len(train)} that do not '
+        f"fit ({counts}). Raise it, or leave them out with too_long='drop'.")
+  counts = unfit | counts
+  left_out = {key: count for key, count in counts.items()
+              if count and key not in ('whole',)}
+  if left_out:
+    launch.say(f'   data     {len(kept)} comparisons; of these or left out: '
+               f'{left_out}')
+  batches = pipeline.prompts(
+      preference.source(f'{name}/{len(kept)}', kept), seed=config.seed,
+      **launch.share(config.data.lists_per_step))
+  return batches, held_out, counts
+
+
+def read(config):
+  """(name, training records, held-out records, lines left out by reason)."""
+  options, size = dict(config.data.source), config.data.validation_size
+  kind = options.pop('name')
+  if kind == 'toy':
+    train = toy_comparisons.records(**options)
+    # Labels to be measured by are right.
+    held_out = toy_comparisons.records(**options | dict(
+        count=size, seed=options['seed'] + 1, flip=0.0, name='held-out'))
+    name, unfit = f'toy/{sorted(options.items())}', {}
+  elif kind == 'file':
+    file = preference.read(**options)
+    parts = preference.split(file.records, validation_size=size,
+                             seed=options['seed'])
+    train, held_out = parts['train'], parts['validation']
+    name, unfit = file.name, dict(file.dropped)
+  else:
+    raise ValueError(f"Expected data.source.name 'toy' or 'file', got {kind!r}"
+                     '. Correct it.')
+  most = config.data.max_records
+  return name, train[:most] if most else train, held_out, unfit
+
+
+if __name__ == '__main__':
+  launch.main(run)
