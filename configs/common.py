@@ -102,6 +102,10 @@ def policy() -> config_dict.ConfigDict:
   config = base()
   config.name = 'rl'
   config.reward = reward()
+  # The folder of a reward model's run, whose scores take the place of the
+  # verifiers' rewards (experiments/model_rewards.py).
+  config.reward_model = dict(run='', step=-1, heads='mean', normalize=False,
+                             average='probability')
   config.judge = dict(judge(), every=1)  # of reasoning; a step in so many
   config.advantage = 'group_normalized'  # 'gae': by the critic below
   config.loss = dict(name='c3po', clip_eps=0.2, kl_coef=1e-3)

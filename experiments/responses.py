@@ -53,6 +53,7 @@ class Draw:
   scorer: Any
   sampling: dict[str, Any]
   clock: Callable
+  rescore: Callable | None = None  # (graded, self) -> graded, other rewards
 
   def __call__(self, records, num_samples: int, part: int = 0) -> Graded:
     """Groups of so many samples; another `part`, other samples."""
@@ -63,7 +64,8 @@ class Draw:
           tokenizer=self.tokenizer, num_samples=num_samples,
           sampling=self.sampling)
     with self.clock('reward'):
-      return grade(samples, records, self.scorer, self.tokenizer)
+      graded = grade(samples, records, self.scorer, self.tokenizer)
+    return graded if self.rescore is None else self.rescore(graded, self)
 
   def prompts(self, records) -> tuple[np.ndarray, ...]:
     """The records' prompts as the sampler sees them."""

@@ -17,8 +17,8 @@ from rljax.rewards import model_based
 
 
 def measure(config, job, form: reward_forms.Form, params, records,
-            parts: int) -> dict:
-  """Sections of the report; of a head, also stores `score_statistics.json`.
+            parts: int) -> tuple[dict, list[pathlib.Path]]:
+  """Sections of the report and plots; of a head, also stores its statistics.
 
   Args:
     config: of the run.
@@ -29,7 +29,7 @@ def measure(config, job, form: reward_forms.Form, params, records,
     parts: micro-batches.
   """
   if config.form == 'pretraining':
-    return {'held_out': {'nll': _nll(config, form, params, records)}}
+    return {'held_out': {'nll': _nll(config, form, params, records)}}, []
   ask = reward_models.asked(config, job, form.score, params, parts)
   pairs = [_drawn_pair(record, [config.seed, i])
            for i, record in enumerate(records)]
@@ -43,7 +43,7 @@ def measure(config, job, form: reward_forms.Form, params, records,
         config.num_steps)
     report.write_json(job.workdir / model_based.FILE,
                       report.plain(statistics))
-  return sections(margin_I, config.seed)
+  return summary(margin_I, config.seed, job.workdir / 'plots')
 
 
 def scores(ask: reward_models.Scorer, pairs) -> np.ndarray:
@@ -58,7 +58,8 @@ def judge_margins(judge: pair_judge.PairJudge, pairs) -> np.ndarray:
   return calibration.logit(pair_judge.scores(judge, pairs)[:, 0])
 
 
-def sections(margin_I: np.ndarray, seed: int) -> dict:
+def summary(margin_I: np.ndarray, seed: int,
+            folder: pathlib.Path) -> tuple[dict, list[pathlib.Path]]:
   """Accuracy, in which a tie is wrong, and calibration, with intervals."""
   known_I = np.isfinite(margin_I)
   margin_I = margin_I[known_I]
@@ -67,19 +68,15 @@ def sections(margin_I: np.ndarray, seed: int) -> dict:
       'accuracy': intervals.bootstrap(margin_I > 0, seed=seed),
       'margin': intervals.bootstrap(margin_I, seed=seed)}}
   if not np.any(margin_I):
-    return found | {'calibration': []}
-  before, after = calibration.before_and_after(margin_I, seed=seed)
-  return found | {'calibration': [
-      {'of': name} | report.plain(summary) for name, summary in (
-          ('as it is', before), ('with a temperature', after))]}
-
-
-def draw(measured: dict, folder: pathlib.Path) -> list[pathlib.Path]:
-  """How often predicted preferences come true."""
-  if not measured.get('calibration'):
-    return []
-  return [plots.reliability({part['of']: part['bins']
-                             for part in measured['calibration']}, folder)]
+    return found, []
+  parts = dict(zip(('as it is', 'with a temperature'), map(
+      report.plain, calibration.before_and_after(margin_I, seed=seed)),
+                   strict=True))
+  found['calibration'] = [
+      {'of': name} | {key: value for key, value in part.items()
+                      if key != 'bins'} for name, part in parts.items()]
+  return found, [plots.reliability(
+      {name: part['bins'] for name, part in parts.items()}, folder)]
 
 
 def _drawn_pair(record, seed) -> pair_judge.Pair:

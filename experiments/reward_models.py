@@ -157,11 +157,11 @@ def stored_config(folder: pathlib.Path) -> config_dict.ConfigDict:
   if 'form' not in stored:
     raise ValueError(f'Expected the folder of a reward model in {folder}, got '
                      'none. Name the --workdir of train_reward_model.')
-  config = config_dict.ConfigDict()
+  config = {}
   for name, value in stored.items():
     *sections, key = name.split('.')
     place = config
     for section in sections:
-      place = place.setdefault(section, config_dict.ConfigDict())
+      place = place.setdefault(section, {})
     place[key] = value
-  return config
+  return config_dict.ConfigDict(config)

@@ -23,6 +23,7 @@ from experiments import dynamics
 from experiments import guided
 from experiments import judging
 from experiments import launch
+from experiments import model_rewards
 from experiments import responses
 from rljax import losses
 from rljax import packing
@@ -56,6 +57,7 @@ class Stages(NamedTuple):
   token_weights: Callable
   correct: Callable
   update: Callable
+  rescore: Callable | None = None  # rewards of a model; None: the verifiers'
 
 
 def run(config, workdir: str,
@@ -186,6 +188,7 @@ def check(config):
   corrections.get(**config.correction)
   guided.check(config)
   judging.check(config)
+  model_rewards.check(config)
   entropy_coefs(config, config.regularize.entropy_coef, 0.0)
   responses.check_prompt_lengths(config)
   if roll.temperature <= 0:
@@ -262,7 +265,8 @@ def make_stages(config, job, objective, optimizer, state_sharding,
       update=updates.make_update_fn(
           forwards.compose(forward, objective.loss, **config.regularize),
           optimizer, router_bias_rate=config.router_bias_rate,
-          state_sharding=state_sharding, **micro))
+          state_sharding=state_sharding, **micro),
+      rescore=model_rewards.create(config, job))
 
 
 def make_placing(config, job) -> Callable:
@@ -313,7 +317,7 @@ def collect(config, job, stages, clock, prompts, scorer, params, key,
     records = processes.gather_own(next(prompts))
     sample = responses.Draw(
         stages.sample, params, jax.random.fold_in(key, draw), job.tokenizer,
-        scorer, sampling_options(config), clock)
+        scorer, sampling_options(config), clock, stages.rescore)
     if config.guide.mode == 'off':
       graded = sample(records, options.samples_per_prompt)
       drawn.append(graded)

@@ -85,15 +85,14 @@ def run(config, workdir: str) -> states.TrainState:
     if first >= config.num_steps and launch.has_report(job):
       return state  # nothing was left to do: the report of that run stays
     with clock('measure'):
-      measured = reward_measuring.measure(
+      measured, drawn = reward_measuring.measure(
           config, job, form, state.params, held_out, parts)
   sections = {
       'curves': launch.curves(job, ('loss', 'accuracy', 'gap', 'grad_norm',
                                     'row_fill')),
       'step': launch.step_seconds(job), 'data': counts, **measured}
   launch.finish(job, config, clock, counter, sections, [
-      *launch.training_plots(job, panels(config)),
-      *reward_measuring.draw(measured, job.workdir / 'plots')])
+      *launch.training_plots(job, panels(config)), *drawn])
   return state
 
 

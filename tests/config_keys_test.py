@@ -14,10 +14,16 @@ from absl.testing import absltest
 from absl.testing import parameterized
 from ml_collections import config_dict
 
+from experiments import reward_forms
 from rljax import losses
 from rljax import packing
 from rljax import sharding
+<<<<<<< HEAD
 from rljax.data import reward_benchmarks
+=======
+from rljax.data import preference
+from rljax.data import toy_comparisons
+>>>>>>> rewards
 from rljax.models import variants
 from rljax.ops import sampling
 from rljax.rewards import scorer
@@ -25,14 +31,21 @@ from rljax.training import checkpoint
 from rljax.training import entropy_control
 from rljax.training import forward as forwards
 from rljax.training import optimizer as optimizers
+from rljax.training import reward
 from tests import configs_test
 
 SCRIPTS = {
     'evaluation': ('evaluate', 'judging', 'responses', 'launch'),
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
+<<<<<<< HEAD
                'responses', 'launch'),
     'reward_benchmarks': ('evaluate_rewards', 'reward_answers'),
+=======
+               'model_rewards', 'responses', 'launch'),
+    'reward': ('train_reward_model', 'reward_forms', 'reward_measuring',
+               'launch'),
+>>>>>>> rewards
     'supervised': ('sft', 'launch'),
 }
 # What a script calls the config, or the stage of a pipeline, it is given.
@@ -47,13 +60,18 @@ def keywords(function):
 def accepted(family, section, config):
   """Keys that the receiver of a section takes; None if none takes it whole."""
   if section == 'loss':
-    return {'name', *losses.get(family, config.loss.name).hparams}
+    kind = reward_forms.FORMS[config.form] if family == 'reward' else family
+    return {'name', *losses.get(kind, config.loss.name).hparams}
   if section == 'critic.loss':
     return {'name', *losses.get('value', config.critic.loss.name).hparams}
   if section in ('optimizer', 'critic.optimizer'):
     name = (config if section == 'optimizer' else config.critic).optimizer.name
     return (keywords(optimizers.make_optimizer) - {'options'}
             | keywords(optimizers.find(name)))
+  if section == 'data.source' and family == 'reward':
+    return {'name'} | keywords(dict(
+        toy=toy_comparisons.records, file=preference.read)[
+            config.data.source.name])
   if section == 'data.source':
     builder = importlib.import_module(
         f'rljax.data.builders.{config.data.source.name}.builder')
@@ -70,8 +88,13 @@ def accepted(family, section, config):
           field.name for field in dataclasses.fields(variants.ModelConfig)},
       'optimizer.schedule': lambda: keywords(optimizers.make_schedule),
       'packing.select': lambda: keywords(packing.select),
+<<<<<<< HEAD
       'regularize': lambda: keywords(forwards.compose),
       'benchmarks': lambda: set(reward_benchmarks.READERS),
+=======
+      'regularize': lambda: keywords(
+          (reward if family == 'reward' else forwards).compose),
+>>>>>>> rewards
       'reward': lambda: keywords(scorer.create),
       'sharding': lambda: set(sharding.RULES),
   }
@@ -157,7 +180,7 @@ class KeysTest(parameterized.TestCase):
       'critic.optimizer', 'critic.optimizer.schedule', 'data', 'data.source',
       'entropy_control', 'evaluation.sampling', 'init', 'loss', 'mesh', 'model',
       'optimizer', 'optimizer.schedule', 'packing', 'packing.select',
-      'regularize', 'reward', 'rollout', 'sharding')
+      'regularize', 'reward', 'reward_model', 'rollout', 'sharding')
   def test_a_key_that_nothing_reads_is_found(self, section):
     family = 'evaluation' if section.startswith('eval') else 'policy'
     file = dict(evaluation='configs/evaluation/mini.py',
@@ -170,6 +193,19 @@ class KeysTest(parameterized.TestCase):
     place.unused_switch = True
     name = f'{section}.unused_switch' if section else 'unused_switch'
     self.assertEqual(unread(family, config), [name])
+
+  @parameterized.parameters('', 'data', 'data.source', 'init', 'loss',
+                            'packing', 'regularize')
+  def test_a_key_of_a_reward_model_that_nothing_reads_is_found(self, section):
+    config = configs_test.module(
+        'configs/reward/bradley_terry_tiny.py').get_config()
+    self.assertEmpty(unread('reward', config))
+    place = config
+    for part in filter(None, section.split('.')):
+      place = place[part]
+    place.unused_switch = True
+    name = f'{section}.unused_switch' if section else 'unused_switch'
+    self.assertEqual(unread('reward', config), [name])
 
   def test_a_key_of_another_script_is_found(self):
     config = configs_test.module('configs/evaluation/mini.py').get_config()

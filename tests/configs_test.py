@@ -14,12 +14,15 @@ from configs import common
 from experiments import evaluate_rewards
 from experiments import launch
 from experiments import responses
+from experiments import reward_forms
 from experiments import sweep
 from experiments import train_policy
+from experiments import train_reward_model
 from rljax import losses
 from rljax import models
 from rljax import rewards
 from rljax import sharding
+from rljax.data import candidates
 from rljax.data import sources
 from rljax.data import tokenizer as tokenizers
 from rljax.models import transformer
@@ -86,8 +89,13 @@ def named(config):
 
 def built(family, config):
   """Builds what the family's script builds, without running any of it."""
+<<<<<<< HEAD
   if family == 'reward_benchmarks':
     evaluate_rewards.check(named(config))
+=======
+  if family == 'reward':
+    reward_built(config)
+>>>>>>> rewards
     return
   mesh = sharding.make_mesh(**config.mesh, devices=devices(config))
   model = models.create(**config.model)
@@ -120,6 +128,29 @@ def built(family, config):
                 *(['rollout'] if family == 'policy' else []))
     update_by_shapes(family, parts, config_dict.FrozenConfigDict(
         {name: plain[name] for name in sections}))
+
+
+def reward_built(config):
+  """Traces a whole step of a reward model, at full size."""
+  mesh = sharding.make_mesh(**config.mesh, devices=devices(config))
+  job = launch.Job('build', ROOT, mesh, (), models.create(**config.model),
+                   tokenizers.load('byte'), {})
+  parts = launch.num_microbatches(config, mesh)
+  form = reward_forms.create(config, job, parts)
+  _, train, held_out, _ = train_reward_model.read(config)
+  items, _ = candidates.all_of(train[:config.data.lists_per_step], form.make)
+  assert held_out and len(items) == config.data.lists_per_step
+  batch = form.batch(items)
+  params = sharding.unbox(transformer.abstract_params(form.job.model))
+  optimizer = optimizers.make_optimizer(**config.optimizer)
+  state = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=params,
+                     opt_state=jax.eval_shape(optimizer.init, params))
+  update = updates.make_update_fn(form.loss_fn, optimizer,
+                                  num_microbatches=parts)
+  after, metrics = jax.eval_shape(update, state, batch, jax.random.key(0))
+  kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+  assert kinds(after) == kinds(state), 'an update changes the state it is given'
+  assert metrics['loss'].shape == ()
 
 
 @functools.cache
@@ -229,7 +260,7 @@ class MeshTest(parameterized.TestCase):
           continue
         if family != 'evaluation':
           launch.num_microbatches(config, mesh)
-        if family != 'supervised':
+        if family not in ('supervised', 'reward'):
           self.assertEqual(config.rollout.num_slots % count, 0)
 
   def test_every_row_of_the_axis_table_can_be_set(self):

@@ -18,7 +18,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   smoke = arg == 'smoke'
 
   config = common.reward_model('scores')
-  config.model = dict(variant='tiny')
+  config.model = dict(variant='tiny_dense')
   config.num_steps = 2 if smoke else 300
   config.num_heads = 5 if arg == 'ensemble' else 1
   config.data = common.comparisons(

@@ -16,7 +16,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   smoke = arg == 'smoke'
 
   config = common.reward_model('scores')
-  config.model = dict(variant='tiny')
+  config.model = dict(variant='tiny_dense')
   config.num_steps = 2 if smoke else 300
   config.data = common.comparisons(
       common.toy_comparisons(count=32 if smoke else 2_000, size=4),
