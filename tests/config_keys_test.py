@@ -18,12 +18,9 @@ from experiments import reward_forms
 from rljax import losses
 from rljax import packing
 from rljax import sharding
-<<<<<<< HEAD
-from rljax.data import reward_benchmarks
-=======
 from rljax.data import preference
+from rljax.data import reward_benchmarks
 from rljax.data import toy_comparisons
->>>>>>> rewards
 from rljax.models import variants
 from rljax.ops import sampling
 from rljax.rewards import scorer
@@ -38,14 +35,10 @@ SCRIPTS = {
     'evaluation': ('evaluate', 'judging', 'responses', 'launch'),
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
-<<<<<<< HEAD
-               'responses', 'launch'),
-    'reward_benchmarks': ('evaluate_rewards', 'reward_answers'),
-=======
                'model_rewards', 'responses', 'launch'),
     'reward': ('train_reward_model', 'reward_forms', 'reward_measuring',
                'launch'),
->>>>>>> rewards
+    'reward_benchmarks': ('evaluate_rewards', 'reward_answers'),
     'supervised': ('sft', 'launch'),
 }
 # What a script calls the config, or the stage of a pipeline, it is given.
@@ -77,6 +70,7 @@ def accepted(family, section, config):
         f'rljax.data.builders.{config.data.source.name}.builder')
     return {'name'} | keywords(builder.make_builder)
   receivers = {
+      'benchmarks': lambda: set(reward_benchmarks.READERS),
       'correction': lambda: {'name', 'level', 'cap', 'low', 'high'},
       'entropy_control': lambda: keywords(entropy_control.next_coef) - {
           'coef', 'entropy'},
@@ -88,13 +82,8 @@ def accepted(family, section, config):
           field.name for field in dataclasses.fields(variants.ModelConfig)},
       'optimizer.schedule': lambda: keywords(optimizers.make_schedule),
       'packing.select': lambda: keywords(packing.select),
-<<<<<<< HEAD
-      'regularize': lambda: keywords(forwards.compose),
-      'benchmarks': lambda: set(reward_benchmarks.READERS),
-=======
       'regularize': lambda: keywords(
           (reward if family == 'reward' else forwards).compose),
->>>>>>> rewards
       'reward': lambda: keywords(scorer.create),
       'sharding': lambda: set(sharding.RULES),
   }

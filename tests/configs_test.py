@@ -89,13 +89,11 @@ def named(config):
 
 def built(family, config):
   """Builds what the family's script builds, without running any of it."""
-<<<<<<< HEAD
   if family == 'reward_benchmarks':
     evaluate_rewards.check(named(config))
-=======
+    return
   if family == 'reward':
     reward_built(config)
->>>>>>> rewards
     return
   mesh = sharding.make_mesh(**config.mesh, devices=devices(config))
   model = models.create(**config.model)
