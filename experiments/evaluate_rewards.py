@@ -7,8 +7,10 @@
 
 Writes `results.json`, `report.md` and plots; `answers.jsonl` keeps what was
 asked, and the same command goes on from there. `config.asked.name` says who is
-asked: `recorded` reads answers from a file, `server` has a language model judge
-pairs in both orders. The unit that is resampled is the item.
+asked: `recorded` reads answers from a file, `trained` asks a run of
+`experiments.train_reward_model`, a scorer or a judge, and `server` has a
+language model judge pairs in both orders. The unit that is resampled is the
+item.
 """
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from rljax.evaluation import plots
 from rljax.evaluation import report
 from rljax.evaluation import reward_benchmarks as rules
 
-NAMES = ('recorded', 'server')
+NAMES = ('recorded', 'trained', 'server')
 
 
 def run(config, workdir: str,
@@ -52,6 +54,8 @@ def run(config, workdir: str,
   options = dict(num_votes=config.num_votes, seed=config.seed)
   if model is None and config.asked.name == 'server':
     model = reward_answers.server(config, folder / 'verdicts.jsonl')
+  if model is None and config.asked.name == 'trained':
+    model = reward_answers.trained(config)
   results, seconds = {}, {}
   for name, some in items.items():
     begin = time.perf_counter()
@@ -84,9 +88,10 @@ def check(config, model=None):
   if model is None and options.name not in NAMES:
     raise ValueError(f'Expected asked.name among {NAMES}, got '
                      f'{options.name!r}. Correct it.')
-  if model is None and options.name == 'recorded' and not options.path:
-    raise ValueError("Expected asked.path with asked.name='recorded', got "
-                     'nothing. Name a file of answers.')
+  if model is None and options.name != 'server' and not options.path:
+    raise ValueError(f'Expected asked.path with asked.name={options.name!r}, '
+                     'got nothing. Name a file of answers, or the folder of a '
+                     'run.')
   if model is None and options.name == 'server' and not (
       options.base_url and options.model):
     raise ValueError(

@@ -78,6 +78,7 @@ def accepted(family, section, config):
         f'rljax.data.builders.{config.data.source.name}.builder')
     return {'name'} | keywords(builder.make_builder)
   receivers = {
+      'benchmarks': lambda: set(reward_benchmarks.READERS),
       'correction': lambda: {'name', 'level', 'cap', 'low', 'high'},
       'entropy_control': lambda: keywords(entropy_control.next_coef) - {
           'coef', 'entropy'},
@@ -93,7 +94,6 @@ def accepted(family, section, config):
       'packing.select': lambda: keywords(packing.select),
       'regularize': lambda: keywords(
           (reward if family == 'reward' else forwards).compose),
-      'benchmarks': lambda: set(reward_benchmarks.READERS),
       'reward': lambda: keywords(scorer.create),
       'sharding': lambda: set(sharding.RULES),
   }

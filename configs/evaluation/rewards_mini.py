@@ -1,11 +1,12 @@
-r"""Benchmarks of reward models: scores that were recorded, or a judge.
+r"""Benchmarks of reward models: recorded answers, a trained model, or a judge.
 
   python -m experiments.evaluate_rewards \
       --config=configs/evaluation/rewards_mini.py --workdir=runs/rewards \
       --config.benchmarks.judge_bench=data/judge_bench/gpt.jsonl \
       --config.asked.path=runs/other/answers.jsonl
 
-`:server` asks a language model on a server instead: add
+`:trained` asks a reward model or a judge of ours, whose --workdir is then
+--config.asked.path. `:server` asks a language model on a server: add
 --config.asked.base_url=http://localhost:8000/v1 --config.asked.model=<name>.
 Name the files of those benchmarks that shall be run; '' leaves one out. With
 --config.against=<answers.jsonl> a second model is compared on the same items.
@@ -14,8 +15,8 @@ from ml_collections import config_dict
 
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:
-  if arg not in ('', 'server'):
-    raise ValueError(f'Unknown variant {arg!r}; use "" or "server".')
+  if arg not in ('', 'trained', 'server'):
+    raise ValueError(f'Unknown variant {arg!r}; use "", "trained" or "server".')
 
   config = config_dict.ConfigDict()
   config.seed = 0

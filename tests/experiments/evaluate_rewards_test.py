@@ -11,8 +11,10 @@ from configs.evaluation import rewards_mini
 from experiments import evaluate_rewards
 from experiments import reward_answers
 from experiments import reward_measures
+from experiments import train_reward_model
 from rljax.agents import language_model
 from rljax.data import reward_benchmarks as files
+from tests import configs_test
 
 _SUBSETS = ('alpacaeval-easy', 'llmbar-natural', 'donotanswer', 'math-prm')
 _SOURCES = ('mmlu-pro-law', 'livebench-math', 'livecodebench')
@@ -263,6 +265,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
       (dict(benchmarks={}), 'file of a benchmark'),
       (dict(asked=dict(name='gpt')), "got 'gpt'"),
       (dict(asked=dict(name='recorded')), 'asked.path'),
+      (dict(asked=dict(name='trained')), 'folder of a run'),
       (dict(asked=dict(name='server')), 'asked.base_url'))
   def test_what_cannot_be_asked_is_refused_at_once(self, changes, message):
     config = rewards_mini.get_config()
@@ -281,6 +284,34 @@ class EvaluateRewardsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, r"\['ref:1'\] alone"):
       evaluate_rewards.run(config, str(self.folder / 'run'), model)
     self.assertEmpty(calls)
+
+
+class TrainedTest(parameterized.TestCase):
+
+  @pytest.fixture(autouse=True)
+  def share(self, tmp_path):
+    self.folder = tmp_path
+
+  @parameterized.parameters('bradley_terry_tiny', 'gram_tiny')
+  def test_a_model_of_ours_is_asked(self, name):
+    # Texts of a length for its rows; what it says after two steps is nothing.
+    run = str(self.folder / 'model')
+    train_reward_model.run(
+        configs_test.module(f'configs/reward/{name}.py').get_config('smoke'),
+        run)
+    config = rewards_mini.get_config('trained')
+    config.asked.path = run
+    path = self.folder / 'judge_bench.jsonl'
+    path.write_text(''.join(json.dumps(row | dict(
+        question='Q', response_A='ab', response_B='bb')) + '\n'
+                            for row in rows('judge_bench')[:4]))
+    config.benchmarks.judge_bench = str(path)
+    found = evaluate_rewards.run(config, str(self.folder / 'run'))
+    self.assertEqual(found['judge_bench']['counts']['items'], 4)
+    self.assertEqual(found['judge_bench']['counts']['unparsed'], 0)
+    written = json.loads((self.folder / 'run' / 'answers.jsonl').read_text(
+        ).splitlines()[0])
+    self.assertIn('scores' if 'bradley' in name else 'votes', written)
 
 
 class ResponseScoresTest(absltest.TestCase):
