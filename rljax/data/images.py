@@ -143,6 +143,16 @@ def with_border(pixels_RYWU: np.ndarray, value: float,
   return framed
 
 
+def swap_border(pixels_RYWU: np.ndarray, donors_RYWU: np.ndarray,
+                margin: int = 1) -> np.ndarray:
+  """The inside of each image in the border of a donor, in turn."""
+  index_R = np.arange(len(pixels_RYWU)) % len(donors_RYWU)
+  mixed = donors_RYWU[index_R]
+  inside = np.s_[:, margin:-margin, margin:-margin]
+  mixed[inside] = pixels_RYWU[inside]
+  return mixed
+
+
 def blur(pixels_RYWU: np.ndarray, noise: float, seed: int) -> np.ndarray:
   """A degraded copy: a 3 x 3 mean, and Gaussian noise."""
   padded = np.pad(pixels_RYWU, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='edge')
