@@ -4,9 +4,10 @@ r"""Chooses problems to train on, by Ring-lite's rules; counts every drop.
       --benchmark=aime24=data/aime24.jsonl --student=policy --teacher=r1 \
       --workdir=runs/curation
 
-Lines are {prompt, answer, domain?, attempts?, ...}: `rljax/data/curation.py`.
-`attempts` are responses by model; with --student and --teacher named among
-them, problems always or never solved are dropped. Writes `curated.jsonl`, which
+Lines, or the records of array_record files, are {prompt, answer, domain?,
+attempts?, ...}: `rljax/data/curation.py`. `attempts` are responses by model;
+with --student and --teacher named among them, problems always or never solved
+are dropped. Writes `curated.jsonl`, or `curated.array_record` (--form), which
 `common.jsonl(...)` reads, `annotations.jsonl` and `report.json`. The same
 command goes on where it was stopped. What follows `--` goes to Beam:
 `-- --runner=DataflowRunner --project=...`.
@@ -32,6 +33,10 @@ _TEACHER = flags.DEFINE_string('teacher', '', 'Model that can do more.')
 _SIMILARITY = flags.DEFINE_float(
     'similarity', 0.8, 'Jaccard similarity of near duplicates.')
 _NGRAM = flags.DEFINE_integer('ngram', 10, 'Words in common with a benchmark.')
+_COSINE = flags.DEFINE_float(
+    'cosine', 0.9, 'Of embeddings, from which a text is that of a benchmark.')
+_FORM = flags.DEFINE_enum(
+    'form', 'jsonl', curation_pipeline.FORMS, 'Of the file of what is kept.')
 _TIMEOUT = flags.DEFINE_float('timeout', 5.0, 'Seconds for one comparison.')
 
 
@@ -42,11 +47,13 @@ def main(arguments):
   report = curation_pipeline.run(
       _INPUT.value, _WORKDIR.value, curation.Rules(
           similarity=_SIMILARITY.value, ngram=_NGRAM.value,
+          cosine=_COSINE.value,
           student=_STUDENT.value, teacher=_TEACHER.value),
       benchmarks=dict(text.split('=', 1) for text in _BENCHMARK.value),
-      embed=_EMBED.value, grading_timeout=_TIMEOUT.value, runner=arguments[1:])
+      embed=_EMBED.value, form=_FORM.value, grading_timeout=_TIMEOUT.value,
+      runner=arguments[1:])
   print(f'   kept {report["kept"]} of {report["read"]}: '
-        f'{_WORKDIR.value}/curated.jsonl')
+        f'{_WORKDIR.value}/curated.{_FORM.value}')
 
 
 if __name__ == '__main__':

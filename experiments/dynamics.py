@@ -10,6 +10,8 @@ Reference: arXiv 2506.14245, theorem 1 and the training dynamics.
 """
 from __future__ import annotations
 
+import pathlib
+
 import jax
 import numpy as np
 
@@ -18,6 +20,7 @@ from experiments import judging
 from experiments import responses
 from rljax.evaluation import cot_dynamics
 from rljax.evaluation import cot_pass_at_k
+from rljax.evaluation import plots
 
 FILE_NAME = 'reasoning.jsonl'
 _RULE = 'majority'
@@ -68,13 +71,34 @@ def metrics(config, graded: responses.Graded, sound_PG) -> dict[str, float]:
 
 def windows(folder, num_steps: int) -> list[dict]:
   """Medians over the questions of a run's quarters, for the report."""
+  return [{'steps': f'{w.first} to {w.last}', 'questions': len(w.p_correct),
+           'never right': w.never_correct, 'median P(CA)': w.median_p_correct,
+           'median P(CC|CA)': w.median_p_sound_given_correct}
+          for w in _windows(folder, num_steps)]
+
+
+def draw(folder, num_steps: int) -> list[pathlib.Path]:
+  """Violins of the same, and both rates step by step; [] without any."""
+  found = _windows(folder, num_steps)
+  if not found:
+    return []
+  name = lambda w: f'steps {w.first} to {w.last}'
+  steps = cot_dynamics.by_step(cot_dynamics.read(folder / FILE_NAME))
+  return [
+      plots.distributions({
+          'P(CA): right answers, by question': {
+              name(w): w.p_correct for w in found},
+          'P(CC|CA): right reasoning among them': {
+              name(w): w.p_sound_given_correct for w in found}},
+                          folder / 'plots' / 'reasoning_windows.png'),
+      *plots.training_curves(steps, [plots.COT_PANEL], folder / 'plots')]
+
+
+def _windows(folder, num_steps: int) -> list[cot_dynamics.Window]:
   path = folder / FILE_NAME
   if not path.exists():
     return []
   edges = np.linspace(0, num_steps, _WINDOWS + 1).astype(int)
   bounds = [(int(a), int(b) - 1) for a, b in zip(
       edges[:-1], edges[1:], strict=True) if b > a]
-  return [{'steps': f'{w.first} to {w.last}', 'questions': len(w.p_correct),
-           'never right': w.never_correct, 'median P(CA)': w.median_p_correct,
-           'median P(CC|CA)': w.median_p_sound_given_correct}
-          for w in cot_dynamics.windows(cot_dynamics.read(path), bounds)]
+  return cot_dynamics.windows(cot_dynamics.read(path), bounds)

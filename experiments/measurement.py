@@ -9,6 +9,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 import dataclasses
+import fractions
+import re
 
 import numpy as np
 
@@ -19,6 +21,12 @@ from rljax.evaluation import cot_pass_at_k
 from rljax.evaluation import entropy
 from rljax.evaluation import intervals
 from rljax.evaluation import sample_metrics
+from rljax.rewards import extraction
+
+# Short: nothing is to be computed that takes long. 1/0 is text.
+_NUMBER = re.compile(r'[+-]?\d{1,40}(?:\.\d{1,40}|/0*[1-9]\d{0,39})?')
+_THOUSANDS = re.compile(r'(?<=\d),(?=\d{3}(?!\d))')
+_FRACTION = re.compile(r'([+-]?)\\frac\{(\d+)\}\{(\d+)\}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,9 +164,8 @@ def answer_classes(graded: responses.Graded) -> np.ndarray:
   """Equal answers get equal labels per problem; no answer gets -1.
 
   All answers that the verifier accepts are one class, whatever their form.
-  Differs from a vote over values: wrong answers are told apart by their text,
-  so 1/2 and 0.5, both wrong, are two classes, and the right one wins more often
-  than if they were one.
+  Wrong ones are told apart by their value where they are plain numbers or
+  fractions, else by their text without typesetting.
   """
   num_prompts, num_samples = graded.correct_PG.shape
   labels_PG = np.full((num_prompts, num_samples), -1)
@@ -167,9 +174,19 @@ def answer_classes(graded: responses.Graded) -> np.ndarray:
     for g in range(num_samples):
       result = graded.results[p * num_samples + g]
       if result.extracted is not None:
-        name = True if result.is_correct else result.extracted
+        name = True if result.is_correct else ('wrong', _value(
+            result.extracted))
         labels_PG[p, g] = seen.setdefault(name, len(seen))
   return labels_PG
+
+
+def _value(answer: str) -> fractions.Fraction | str:
+  """What two forms of an answer have in common."""
+  text = extraction.normalize(answer)
+  plain = _FRACTION.sub(r'\1\2/\3', _THOUSANDS.sub('', text))
+  if not _NUMBER.fullmatch(plain):
+    return text
+  return fractions.Fraction(plain)
 
 
 def behaviour(graded: responses.Graded) -> dict[str, float | None]:

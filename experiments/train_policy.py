@@ -177,7 +177,8 @@ def run(config, workdir: str,
   panels = plots.POLICY_PANELS + (
       (plots.REASONING_PANEL,) if sections['reasoning'] else ())
   launch.finish(job, config, clock, counter, sections,
-                launch.training_plots(job, panels))
+                launch.training_plots(job, panels)
+                + dynamics.draw(job.workdir, config.num_steps))
   return state.replace(critic=critic_state)
 
 

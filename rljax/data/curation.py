@@ -130,6 +130,20 @@ def normalized(text: str) -> str:
   return ' '.join(_WORD.findall(text))
 
 
+def own_ids(pairs: Iterable[tuple[Mapping, str | None]]
+            ) -> list[tuple[dict, str | None]]:
+  """Of pairs (problem, reason to drop it) with one id, an id for each kept one.
+
+  Files that number their lines use the same ids for other problems.
+  """
+  pairs = list(pairs)
+  if sum(reason is None for _, reason in pairs) < 2:
+    return pairs
+  name = lambda p: hashlib.sha256(normalized(p['prompt']).encode()).hexdigest()
+  return [(dict(p, id=f'{p["id"]}-{name(p)[:8]}') if reason is None else p,
+           reason) for p, reason in pairs]
+
+
 def shingles(text: str, size: int) -> frozenset[str]:
   """All runs of so many characters of the normalized text."""
   text = normalized(text)

@@ -5,8 +5,8 @@
 Each arrow is a pipeline from files to files in a folder of its own, with what
 it keeps and what it drops, and why. A finished one (`done.json`) is not run
 again: a run that was stopped goes on there. The same code runs on any runner
-that Beam has; nothing is held in memory but a group of candidates, and the
-benchmarks.
+that Beam has; nothing is held in memory but a group of candidates, the
+benchmarks and, at the end, what is kept.
 
 Needs the extra [curation]; imports neither jax nor tensorflow before an answer
 is to be graded.
@@ -33,24 +33,26 @@ from rljax.data import curation
 from rljax.data.builders import lines
 
 STAGES = ('clean', 'exact', 'near', 'benchmarks', 'answers', 'rates')
+FORMS = ('jsonl', 'array_record')
 _DONE = 'done.json'
 
 
 def run(inputs: Sequence[str], folder: str | pathlib.Path,
         rules: curation.Rules, *,
         benchmarks: Mapping[str, str] | None = None, embed: str = '',
-        grading_timeout: float = 5.0, runner: Sequence[str] = (),
-        say: Callable[[str], None] = print) -> dict:
+        form: str = 'jsonl', grading_timeout: float = 5.0,
+        runner: Sequence[str] = (), say: Callable[[str], None] = print) -> dict:
   """Runs the stages that are not done; returns the report.
 
   Args:
-    inputs: JSONL files or patterns of them.
-    folder: gets a folder for each stage, `curated.jsonl`, `annotations.jsonl`
+    inputs: files or patterns of them: JSONL, gzipped or not, or array_record.
+    folder: gets a folder for each stage, `curated.<form>`, `annotations.jsonl`
       and `report.json`.
     rules: what to drop.
     benchmarks: name -> JSONL file of {prompt} or {question}.
     embed: `module:function` from texts to an array of unit vectors, to compare
       with the benchmarks' by cosine; '' compares words only.
+    form: of what is kept: 'jsonl', or 'array_record' with a JSON object each.
     grading_timeout: seconds for one comparison.
     runner: options of Beam, e.g. `--runner=DataflowRunner`.
     say: is told what each stage did.
@@ -59,17 +61,15 @@ def run(inputs: Sequence[str], folder: str | pathlib.Path,
     ValueError: no file, a line that is no problem, or a folder that was begun
       with other files or rules.
   """
+  if form not in FORMS:
+    raise ValueError(f'Expected a form among {FORMS}, got {form!r}.')
   folder = pathlib.Path(folder).expanduser().resolve()
   files = sorted(itertools.chain.from_iterable(map(glob.glob, inputs)))
   if not files:
     raise ValueError(f'Expected input files, but nothing matches '
                      f'{list(inputs)}. Correct the paths.')
   indices = {name: _prompts(path) for name, path in (benchmarks or {}).items()}
-  _claim(folder, dict(files={path: _digest(path) for path in files},
-                      benchmarks={name: hashlib.sha256(json.dumps(
-                          texts).encode()).hexdigest()
-                                  for name, texts in indices.items()},
-                      rules=vars(rules), embed=embed))
+  _claim(folder, _settings(files, indices, rules, embed))
   transforms = {
       'clean': _clean(rules), 'exact': _exact, 'near': _near(rules),
       'benchmarks': _benchmarks(indices, rules, embed),
@@ -84,7 +84,7 @@ def run(inputs: Sequence[str], folder: str | pathlib.Path,
     say(f'   {name}: kept {counts[name]["kept"]}, dropped '
         f'{counts[name]["dropped"] or "nothing"}')
     source = sorted(glob.glob(str(stage / 'kept*')))
-  return _finish(folder, source, counts, rules)
+  return _finish(folder, source, counts, rules, form)
 
 
 def _run_stage(source, stage: pathlib.Path, transform, options):
@@ -114,18 +114,10 @@ def _run_stage(source, stage: pathlib.Path, transform, options):
 
 def _read(path: str):
   """Problems of a file; reasons of an earlier stage are none of this one."""
-  with open(path, encoding='utf-8') as file:
-    for number, line in enumerate(file, start=1):
-      if line.strip():
-        where = f'{path}, line {number}'
-        try:
-          row = json.loads(line)
-        except ValueError as error:
-          raise ValueError(f'Expected JSON in {where}, got {line[:80]!r}. '
-                           'Repair or remove the line.') from error
-        rates = row.pop('pass_rates', None) if isinstance(row, dict) else None
-        problem = curation.parse(row, where)
-        yield problem if rates is None else problem | {'pass_rates': rates}
+  for number, row in lines.stream(path):
+    rates = row.pop('pass_rates', None)
+    problem = curation.parse(row, f'{path}, line {number}')
+    yield problem if rates is None else problem | {'pass_rates': rates}
 
 
 def _line(pair) -> str:
@@ -141,14 +133,19 @@ def _clean(rules):
 
 
 def _exact(problems):
-  """Of equal texts the smallest id stays."""
+  """Of equal texts the smallest id stays; what stays has an id of its own."""
   def sort(pair):
     first, *others = sorted(pair[1], key=lambda p: (
         p['id'], json.dumps(p, sort_keys=True)))
     return [(first, None)] + [(p, 'duplicate') for p in others]
 
-  return (problems | beam.Map(lambda p: (curation.normalized(p['prompt']), p))
-          | beam.GroupByKey() | beam.FlatMap(sort))
+  return (problems
+          | 'by text' >> beam.Map(
+              lambda p: (curation.normalized(p['prompt']), p))
+          | 'equal texts' >> beam.GroupByKey() | 'one' >> beam.FlatMap(sort)
+          | 'by id' >> beam.Map(lambda pair: (pair[0]['id'], pair))
+          | 'equal ids' >> beam.GroupByKey()
+          | 'own ids' >> beam.FlatMap(lambda found: curation.own_ids(found[1])))
 
 
 def _near(rules):
@@ -237,6 +234,13 @@ def _prompts(path: str) -> list[str]:
   return found
 
 
+def _settings(files, indices, rules, embed) -> dict:
+  digest = lambda texts: hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+  return dict(files={path: _digest(path) for path in files},
+              benchmarks={name: digest(x) for name, x in indices.items()},
+              rules=vars(rules), embed=embed)
+
+
 def _claim(folder: pathlib.Path, settings: dict):
   """Refuses to mix stages that were made of something else."""
   path, settings = folder / 'settings.json', json.loads(json.dumps(settings))
@@ -252,13 +256,17 @@ def _claim(folder: pathlib.Path, settings: dict):
   _write(path, json.dumps(settings, indent=1))
 
 
-def _finish(folder, source, counts, rules) -> dict:
+def _finish(folder, source, counts, rules, form) -> dict:
   """One file of records, one of annotations, and the report."""
   problems = sorted(itertools.chain.from_iterable(map(_read, source)),
                     key=lambda p: p['id'])
   text = lambda make: ''.join(
       json.dumps(make(p), ensure_ascii=False) + '\n' for p in problems)
-  _write(folder / 'curated.jsonl', text(curation.training_record))
+  if form == 'array_record':
+    lines.write_array_record(folder / 'curated.array_record',
+                             map(curation.training_record, problems))
+  else:
+    _write(folder / 'curated.jsonl', text(curation.training_record))
   _write(folder / 'annotations.jsonl', text(functools.partial(
       curation.annotation, rules=rules)))
   first = counts[STAGES[0]]

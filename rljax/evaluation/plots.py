@@ -50,6 +50,10 @@ REASONING_PANEL = Panel(
     'reasoning', 'Right answers, and right reasoning among them', 'share',
     ('answer_right', 'reasoning_right_of_these'))
 
+COT_PANEL = Panel(
+    'cot_pass_at_1', 'One sample of a question, step by step', 'share right',
+    ('pass_at_1', 'cot_pass_at_1'))
+
 SUPERVISED_PANELS = (
     Panel('loss', 'Cross-entropy on the demonstrations', 'nats per token',
           ('loss',)),
@@ -246,6 +250,33 @@ def _bands(axes, curves):
   axes.set_xscale('log', base=2)
   axes.set_xticks(ks, [str(k) for k in ks])
   axes.minorticks_off()
+
+
+def distributions(panels: Mapping[str, Mapping[str, Sequence[float]]],
+                  path) -> pathlib.Path:
+  """Violins of shares, one for each group, with medians; a panel over another.
+
+  Args:
+    panels: title -> group -> values between 0 and 1; a group may be empty.
+    path: of the PNG.
+  """
+  fig = figure.Figure(figsize=(6.4, 2.6 * len(panels)), layout='constrained')
+  backend_agg.FigureCanvasAgg(fig)
+  drawn = fig.subplots(len(panels), squeeze=False)[:, 0]
+  for axes, (title, groups) in zip(drawn, panels.items(), strict=True):
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6, axis='y')
+    filled = {place: values for place, values in enumerate(groups.values())
+              if len(values)}
+    for place, values in filled.items():
+      if min(values) < max(values):  # else there is no density to estimate
+        body = axes.violinplot([values], [place], widths=0.8,
+                               showextrema=False)['bodies'][0]
+        body.set(facecolor=_COLOURS[0], alpha=0.3)
+      axes.plot(place, np.median(values), 'o', color=_COLOURS[1])
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set(title=title, ylim=(-0.02, 1.02))
+  return _save(fig, pathlib.Path(path))
 
 
 def arms(values: Mapping[str, Mapping[str, Mapping]], path) -> pathlib.Path:

@@ -11,6 +11,7 @@ pytest.importorskip('apache_beam', reason='make curation runs these')
 
 from rljax.data import curation  # noqa: E402
 from rljax.data import curation_pipeline  # noqa: E402
+from rljax.data.builders import lines  # noqa: E402
 from tests.data import curation_test  # noqa: E402
 
 RIGHT, WRONG = r'\boxed{4}', r'\boxed{5}'
@@ -79,6 +80,38 @@ class PipelineTest(absltest.TestCase):
     self.assertEqual(notes['far1']['difficulty'], 1.0)
     self.assertEqual(notes['good']['domain'], 'math')
 
+  def test_array_records_go_in_and_come_out(self):
+    lines.write_array_record(self.folder / 'in.array_record', ROWS)
+    self.input.unlink()
+    self.input = self.folder / 'in.array_record'
+    report = self.run_all(form='array_record')
+    self.assertEqual((report['read'], report['kept']), (len(ROWS), 3))
+    kept = [row for _, row in lines.objects(
+        self.folder / 'out/curated.array_record')]
+    self.assertEqual([row['id'] for row in kept],
+                     ['far1', 'good', 'only student'])
+    self.assertEqual(kept[1]['prompt'], 'What is 2 + 2?')
+    self.assertFalse((self.folder / 'out/curated.jsonl').exists())
+    with self.assertRaisesRegex(ValueError, "'array_record'.*got 'parquet'"):
+      self.run_all(form='parquet')
+
+  def test_problems_of_two_files_with_one_id_are_two_problems(self):
+    # "1" of one file is nearly "2"; "1" of the other is neither.
+    self.write(self.input, [
+        row(curation_test.LONG.format('eight'), 2, 4, id='1'),
+        row(curation_test.LONG.format('seven'), 2, 4, id='0')])
+    self.write(self.folder / 'in2.jsonl', [row('What is 2 + 2?', 2, 4, id='1')])
+    rules = curation.Rules(student='s', teacher='t')
+    report = curation_pipeline.run(
+        [str(self.folder / 'in*.jsonl')], self.folder / 'out', rules,
+        say=lambda text: None)
+    self.assertEqual(report['stages']['near']['dropped'],
+                     {'near duplicate': 1})
+    prompts = [json.loads(line)['prompt'] for line in (
+        self.folder / 'out/curated.jsonl').read_text().splitlines()]
+    self.assertIn('What is 2 + 2?', prompts)
+    self.assertLen(set(self.kept()), 2)
+
   def test_a_run_that_was_stopped_goes_on_and_ends_alike(self):
     report, first = self.run_all(), self.kept()
     out = self.folder / 'out'
@@ -108,7 +141,7 @@ class PipelineTest(absltest.TestCase):
 
   def test_a_line_that_cannot_be_read_is_named(self):
     self.input.write_text('{"prompt": "a"}\n{oops')
-    with self.assertRaisesRegex(Exception, 'in.jsonl, line 2.*oops'):
+    with self.assertRaisesRegex(Exception, 'in.jsonl, line 2'):
       self.run_all()
     self.assertFalse((self.folder / 'out/curated.jsonl').exists())
 

@@ -73,6 +73,16 @@ class DuplicatesTest(parameterized.TestCase):
     self.assertNotEqual(curation.normalized('2 + 2'),
                         curation.normalized('2 - 2'))
 
+  def test_equal_ids_are_told_apart_by_the_text(self):
+    one, other = problem('one', id='1'), problem('other', id='1')
+    found = curation.own_ids([(one, None), (other, None), (one, 'duplicate')])
+    first, second, dropped = (p['id'] for p, _ in found)
+    self.assertStartsWith(first, '1-')
+    self.assertNotEqual(first, second)
+    self.assertEqual(dropped, '1')
+    alone = [(one, None), (other, 'duplicate')]
+    self.assertEqual(curation.own_ids(alone), alone)
+
   def test_near_duplicates_by_hand(self):
     self.assertEqual(curation.jaccard(frozenset('abc'), frozenset('bcd')), 0.5)
     some = [problem(LONG.format(n), id=name) for name, n in (

@@ -41,6 +41,15 @@ class PlotsTest(absltest.TestCase):
   def test_expert_load(self):
     self.assert_drawn(plots.expert_load(records(), self.folder))
 
+  def test_distributions(self):
+    rng = np.random.default_rng(0)
+    path = plots.distributions(
+        {'one': {'first': rng.random(40), 'alike': [0.5] * 3, 'none': []},
+         'two': {'first': rng.random(9), 'alike': [1.0], 'none': []}},
+        self.folder / 'violins.png')
+    self.assertEqual(path, self.folder / 'violins.png')
+    self.assert_drawn(path)
+
   def test_pass_at_k(self):
     points = [{'k': k, 'estimate': 1 - 0.5**k, 'low': 0.4, 'high': 1.0}
               for k in (1, 2, 4)]

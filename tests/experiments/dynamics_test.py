@@ -81,6 +81,21 @@ class RecordTest(absltest.TestCase):
     self.assertEqual({row['median P(CC|CA)'] for row in found}, {0.5})
     self.assertEqual(dynamics.windows(self.folder / 'other', 8), [])
 
+  def test_violins_of_the_windows_and_a_curve_over_the_steps(self):
+    self.assertEqual(dynamics.draw(self.folder, 8), [])
+    for step in range(8):
+      self.record(step=step)
+    with mock.patch.object(dynamics.plots, 'distributions',
+                           wraps=dynamics.plots.distributions) as drawn:
+      paths = dynamics.draw(self.folder, 8)
+    self.assertEqual([path.name for path in paths],
+                     ['reasoning_windows.png', 'cot_pass_at_1.png'])
+    self.assertTrue(all(path.is_file() for path in paths))
+    answers, reasoning = drawn.call_args.args[0].values()
+    # Two questions in each of two steps: 2 of 4 right, and 0 of 3.
+    self.assertEqual(sorted(answers['steps 0 to 1']), [0, 0, 0.5, 0.5])
+    self.assertEqual(reasoning['steps 0 to 1'], (0.5, 0.5))
+
 
 if __name__ == '__main__':
   absltest.main()

@@ -1,12 +1,20 @@
 import dataclasses
+import functools
 import json
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
 import numpy as np
 
 from configs import common
 from experiments import guided
+from rljax import packing
+from rljax.losses.policy import guide
+from rljax.training import batch as batches
+from rljax.training import forward
+from rljax.training import guidance
+from tests import toys
 from tests.experiments import graded as graded_lib
 
 G = 8
@@ -154,6 +162,47 @@ class GroupsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "hint_prompt in the record 'r0'"):
       guided.groups(make_config(), draw, [
           graded_lib.record(0) | dict(metadata='{}')])
+
+
+@functools.cache
+def gradient():
+  """That of Guide's loss by the parameters of a small model, and these."""
+  model, params = toys.model_and_params('tiny_dense', num_layers=1,
+                                        tied_head=False, norm_head=False)
+  loss = forward.compose(forward.make_forward(model), guide.loss)
+  return jax.jit(jax.grad(lambda params, batch: loss(
+      params, batch, jax.random.key(0))[0])), params
+
+
+class HintGradientTest(absltest.TestCase):
+
+  def embedding_gradient(self, **options):
+    """On a hinted group, the largest by id of the table."""
+    kept, _, _, _ = run([0], [4], **options)
+    advantage_R = np.where(kept.correct_PG.ravel(), 1.0, -1.0)
+    rows = packing.pack(
+        kept.rollout, advantage_R.astype(np.float32), packing.select(
+            kept.rollout.length_PG.ravel(), token_budget=64, seed=0),
+        num_rows=8, row_length=32, num_microbatches=1, max_response_length=8)
+    grad, params = gradient()
+    batch = batches.policy_batch(
+        rows, guide.token_weights(rows),
+        packing.policy_shares(rows.segment_BT),
+        lambda *_: (rows.sampled_logp_BT, None, np.ones((1, 1))), params)
+    batch, _ = guidance.guided_batch(
+        batch, rows, kept.guided_PG.ravel(), kept.recorded_PG.ravel())
+    table_VD, = (leaf for path, leaf in jax.tree_util.tree_leaves_with_path(
+        grad(params, batch.replace(load_BLE=None)))
+                 if 'embed' in jax.tree_util.keystr(path))
+    return np.abs(table_VD).max(axis=1)
+
+  def test_no_gradient_reaches_what_stands_in_the_hint_alone(self):
+    size_V = self.embedding_gradient()
+    np.testing.assert_array_equal(size_V[list(b'Hint:')], 0.0)
+    self.assertGreater(size_V[ord('S')], 0)
+    # The control: trained where it was sampled, the hint is read.
+    hinted_V = self.embedding_gradient(context='hinted')
+    self.assertGreater(hinted_V[ord('H')], 0)
 
 
 class InformativeTest(parameterized.TestCase):

@@ -145,10 +145,19 @@ class MajorityTest(absltest.TestCase):
     np.testing.assert_array_equal(measurement.answer_classes(graded),
                                   [[0, 0, 1, -1, 1]])
 
-  def test_two_forms_of_a_wrong_answer_are_two_classes(self):
-    graded = self.graded([['1/2', '0.5', 'a']], [[True] * 3])
-    np.testing.assert_array_equal(measurement.answer_classes(graded),
-                                  [[0, 1, 2]])
+  def test_two_forms_of_a_wrong_number_are_one_class(self):
+    forms = ['1/2', '0.5', r'$\frac{1}{2}$', r'\dfrac{1}{2}', '.5', 'a',
+             '1,000', '1000', '1/0', '1e999999999', 'Half', ' Half. ', 'half',
+             '1,2', '12']
+    graded = self.graded([forms], [[True] * len(forms)])
+    np.testing.assert_array_equal(
+        measurement.answer_classes(graded),
+        [[0, 0, 0, 0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9]])
+
+  def test_wrong_votes_of_one_value_add_up(self):
+    # By text 'a' and the others would tie, and a third of the votes be right.
+    graded = self.graded([['1/2', '0.5', 'a']] * 2, [[True] * 3] * 2)
+    np.testing.assert_array_equal(measurement.majority(graded, 3, seed=0), 0)
 
 
 class SummaryTest(absltest.TestCase):

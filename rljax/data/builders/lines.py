@@ -1,5 +1,8 @@
 """JSONL files checked line by line, and their split into held-out parts.
 
+A file may be gzipped (`.gz`), or an array_record file (`.array_record`) whose
+records are the lines.
+
 Every error names the file, the line and the field. Lines with the same prompt
 always go to the same split, so no prompt of the test split is in training.
 """
@@ -7,11 +10,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pathlib
 from typing import Any
+from typing import Iterable
+from typing import Iterator
 from typing import Sequence
 
+from array_record.python import array_record_module
 import numpy as np
+
+_AT_ONCE = 1024  # records read together
 
 
 def read(
@@ -33,20 +42,46 @@ def read(
 
 
 def objects(path: str | pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
-  """Objects with their line numbers, of a file that may be gzipped."""
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise ValueError(f'Expected a JSONL file, got {str(path)!r}, which is not '
-                     'a file; correct the path.')
-  rows = []
-  with (gzip.open if path.suffix == '.gz' else open)(path, 'rb') as file:
-    for number, line in enumerate(file, start=1):
-      if line.strip():
-        rows.append((number, _row(line, f'{path}, line {number}')))
+  """Objects with their line numbers; empty lines are skipped."""
+  rows = list(stream(path))
   if not rows:
     raise ValueError(f'Expected at least one problem in {path}, got an empty '
                      'file; give a file with problems in it.')
   return rows
+
+
+def stream(path: str | pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+  """As `objects`, one at a time, of a file that may be empty."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(f'Expected a JSONL file, got {str(path)!r}, which is not '
+                     'a file; correct the path.')
+  for number, line in enumerate(_lines(path), start=1):
+    if line.strip():
+      yield number, _row(line, f'{path}, line {number}')
+
+
+def write_array_record(path: str | pathlib.Path,
+                       rows: Iterable[dict[str, Any]]) -> None:
+  """One record for each object, as JSON; under another name, then renamed."""
+  beside = f'{path}.tmp'
+  writer = array_record_module.ArrayRecordWriter(beside, 'group_size:1')
+  for row in rows:
+    writer.write(json.dumps(row, ensure_ascii=False).encode())
+  writer.close()
+  os.replace(beside, path)
+
+
+def _lines(path: pathlib.Path) -> Iterator[bytes]:
+  if path.suffix == '.array_record':
+    reader = array_record_module.ArrayRecordReader(str(path))
+    count = reader.num_records()
+    for begin in range(0, count, _AT_ONCE):
+      yield from reader.read(begin, min(begin + _AT_ONCE, count))
+    reader.close()
+    return
+  with (gzip.open if path.suffix == '.gz' else open)(path, 'rb') as file:
+    yield from file
 
 
 def split(

@@ -1,5 +1,6 @@
 """Tests of the builder of a user's own JSONL."""
 import json
+import os
 import pathlib
 import tempfile
 from unittest import mock
@@ -10,6 +11,7 @@ from absl.testing import parameterized
 from rljax.data import pipeline
 from rljax.data import sources
 from rljax.data.builders import jsonl
+from rljax.data.builders import lines
 from rljax.data.builders.jsonl import builder
 from rljax.rewards import choice
 
@@ -43,6 +45,20 @@ class JsonlBuilderTest(parameterized.TestCase):
     self.assertEqual(records[2]['solution'], '1+2=3; 3+3=6; \\boxed{6}')
     self.assertEqual(records[3]['id'], 'byte')
     self.assertEqual({r['verifier'] for r in records}, {'math'})
+
+  def test_an_array_record_file_is_read_as_its_lines(self):
+    rows = [dict(GOOD, id='a'), {'prompt': 'Was heißt 2 + 2?', 'answer': '4',
+                                 'id': 'b'}]
+    path = pathlib.Path(self.folder) / 'mine.array_record'
+    lines.write_array_record(path, rows)
+    self.assertEqual(os.listdir(self.folder), [path.name])  # nothing beside
+    same = ('id', 'prompt', 'answer')
+    read = lambda path: [{name: r[name] for name in same}
+                         for r in self.open(path)]
+    self.assertCountEqual(read(str(path)), read(self.write(*rows)))
+    lines.write_array_record(path, [GOOD, {'prompt': 'x'}])
+    with self.assertRaisesRegex(ValueError, "'answer' in .*_record, line 2"):
+      self.open(str(path))
 
   @parameterized.named_parameters(
       ('missing', {'prompt': 'x'}, "field 'answer'.*line 2"),
