@@ -20,6 +20,7 @@ from experiments import judging
 from experiments import launch
 from experiments import measurement
 from experiments import responses
+from experiments import shared as sharing
 from rljax import rewards
 from rljax import sharding
 from rljax.evaluation import plots
@@ -83,7 +84,8 @@ def check(config):
 
 
 def run(config, workdir: str,
-        checkpoints: dict[str, tuple[str, int]] | None = None) -> dict:
+        checkpoints: dict[str, tuple[str, int]] | None = None,
+        shared: sharing.Shared | None = None, plotted: bool = True) -> dict:
   """Evaluates checkpoints on the same problems with the same keys.
 
   Args:
@@ -91,10 +93,15 @@ def run(config, workdir: str,
     workdir: gets the report; what is measured already is read from there.
     checkpoints: name -> (folder of checkpoints, step); None stands for the
       one that `config.init` names.
+    shared: with other runs of this process.
+    plotted: the curves over k.
 
   Returns:
     name -> Measurement, as plain dicts.
   """
+  if shared is None:
+    with sharing.Shared() as shared:
+      return run(config, workdir, checkpoints, shared, plotted)
   check(config)
   if checkpoints is None:
     if not config.init.checkpoint:
@@ -117,12 +124,16 @@ def run(config, workdir: str,
     # Nothing is left to do: the report of the run that did it stays.
     return {name: results[name] for name in checkpoints}
   with (logging.CompilationCounter() as counter,
-        sharding.use(job.mesh, job.rules),
-        rewards.create(**config.reward) as scorer):
+        sharding.use(job.mesh, job.rules)):
+    scorer = shared('scorer', config.reward.to_dict(),
+                    lambda: rewards.create(**config.reward))
+    split = config.evaluation.split
     records = choose_records(
-        launch.open_records(config, job, config.evaluation.split, scorer),
+        shared(f'records of {split}', sharing.records(config),
+               lambda: launch.open_records(config, job, split, scorer)),
         config.evaluation.problems_per_domain)
-    sampler = responses.make_sampler(job, config)
+    sampler = shared('sampler', sharing.compiled(config),
+                     lambda: responses.make_sampler(job, config))
     for name in tqdm.tqdm(missing, desc=job.title, unit='checkpoint'):
       state, _ = launch.initial_state(
           config, job, optimizer, keys['init'],
@@ -136,7 +147,8 @@ def run(config, workdir: str,
       report.write_json(path, results)
   results = {name: results[name] for name in checkpoints}
   launch.finish(job, config, clock, counter, tables(results), draw(
-      results, job.workdir / 'plots', config.evaluation.num_samples))
+      results, job.workdir / 'plots', config.evaluation.num_samples)
+                if plotted else [])
   for name, result in results.items():
     launch.say(f'   {name}: {line(result)}')
   return results

@@ -324,19 +324,21 @@ def _whole_state(config, job: Job, optimizer, key, source=None):
     params = convert.load(folder, job.model, job.mesh, job.rules)
     return training_state.init_state(
         job.model, optimizer, key, job.mesh, job.rules, params=params)
-  state, shardings = training_state.init_state(
-      job.model, optimizer, key, job.mesh, job.rules)
   if not folder:
-    return state, shardings
+    return training_state.init_state(
+        job.model, optimizer, key, job.mesh, job.rules)
+  kept = training_state.abstract_state(
+      job.model, optimizer, job.mesh, job.rules)
   with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),
                                read_only=True,
                                fingerprint=job.fingerprint) as saver:
     if not config.init.keep_optimizer:
-      params = saver.restore_params(state.params, None if step < 0 else step)
+      params = saver.restore_params(kept.params, None if step < 0 else step)
       return training_state.init_state(
           job.model, optimizer, key, job.mesh, job.rules, params=params)
-    state, _ = saver.restore(saver.latest_step() if step < 0 else step, state)
-    return state.replace(step=state.step * 0), shardings
+    state, _ = saver.restore(saver.latest_step() if step < 0 else step, kept)
+    return state.replace(step=state.step * 0), jax.tree.map(
+        lambda x: x.sharding, kept)
 
 
 def frozen_params(job: Job, folder: str, step: int):

@@ -28,7 +28,7 @@ from rljax.evaluation import report
 from rljax.training import metrics as logging
 
 # In the folder of a stage:
-_SECONDS = 'wall_seconds.json'
+SECONDS = 'wall_seconds.json'
 _START = 'start.json'  # digest of the checkpoint that it began from
 
 
@@ -170,7 +170,7 @@ def timed(workdir: pathlib.Path):
   A start that finds everything done, and leaves the report as it is, adds none.
   """
   workdir.mkdir(parents=True, exist_ok=True)
-  path, written = workdir / _SECONDS, workdir / 'report.json'
+  path, written = workdir / SECONDS, workdir / 'report.json'
   stamp = lambda: written.stat().st_mtime_ns if written.exists() else None
   before, begin = stamp(), time.perf_counter()
   try:
@@ -219,8 +219,8 @@ def accounts(workdir: pathlib.Path, names, last: str) -> dict:
   seconds, compilations = {}, {}
   for name in names:
     found = json.loads((workdir / name / 'report.json').read_text())
-    if (workdir / name / _SECONDS).exists():  # else it was run by itself
-      seconds[name] = json.loads((workdir / name / _SECONDS).read_text())
+    if (workdir / name / SECONDS).exists():  # else it was run by itself
+      seconds[name] = json.loads((workdir / name / SECONDS).read_text())
     compilations |= {f'{name}/{function}': count for function, count in
                      found['compilations'].items()}
   lines = logging.read(workdir / last / logging.FILE_NAME)

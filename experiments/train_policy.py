@@ -25,6 +25,7 @@ from experiments import judging
 from experiments import launch
 from experiments import model_rewards
 from experiments import responses
+from experiments import shared as sharing
 from rljax import losses
 from rljax import packing
 from rljax import processes
@@ -61,8 +62,9 @@ class Stages(NamedTuple):
   rescore: Callable | None = None  # rewards of a model; None: the verifiers'
 
 
-def run(config, workdir: str,
-        disturb: Callable | None = None) -> states.TrainState:
+def run(config, workdir: str, disturb: Callable | None = None,
+        shared: sharing.Shared | None = None,
+        draw: bool = True) -> states.TrainState:
   """Builds the pieces, then writes the algorithm out as a loop.
 
   Args:
@@ -70,7 +72,13 @@ def run(config, workdir: str,
     workdir: gets checkpoints, metrics and the report.
     disturb: (params, key) -> what the sampler gets in place of the parameters:
       for studies of a sampler that is not quite the policy.
+    shared: with other runs of this process; what is compiled for one of them is
+      not counted in the reports of the others.
+    draw: plots of the run.
   """
+  if shared is None:
+    with sharing.Shared() as shared:
+      return run(config, workdir, disturb, shared, draw)
   job = launch.start(config, workdir, 'rl')
   check(config)
   check_replay(config, job.model)
@@ -81,23 +89,26 @@ def run(config, workdir: str,
   objective = losses.get('policy', **config.loss)
   with (logging.CompilationCounter() as counter,
         sharding.use(job.mesh, job.rules),
-        rewards.create(**config.reward) as scorer,
         preemption.Preemption() as stop,
         checkpoint.Checkpointer(job.workdir / 'checkpoints',
                                 fingerprint=job.fingerprint,
                                 **config.checkpoint) as saver):
+    scorer = shared('scorer', config.reward.to_dict(),
+                    lambda: rewards.create(**config.reward))
     state, state_sharding = launch.initial_state(
         config, job, optimizer, keys['init'])
     reference = launch.reference_of(state.params) if objective.hparams[
         'kl_coef'] or critics.needs_reference(config) else None
     critic_state, critic = critics.create(
         config, job, state.params, keys['critic'], parts)
+    hinted = config.guide.mode != 'off'
     prompts = pipeline.prompts(
-        launch.open_records(config, job, 'train', scorer,
-                            hinted=config.guide.mode != 'off'),
+        shared(f'records hinted={hinted}', sharing.records(config),
+               lambda: launch.open_records(config, job, 'train', scorer,
+                                           hinted=hinted)),
         seed=config.seed, **launch.share(config.data.prompts_per_step))
-    stages = make_stages(config, job, objective, optimizer, state_sharding,
-                         parts)
+    stages = shared('stages', sharing.compiled(config), lambda: make_stages(
+        config, job, objective, optimizer, state_sharding, parts))
     progress = {'stage': config.name, 'prompts': prompts.get_state(),
                 'seconds': {}, 'entropy_coef': config.regularize.entropy_coef,
                 'guide': guided.Memory().get_state()}
@@ -178,7 +189,7 @@ def run(config, workdir: str,
       (plots.REASONING_PANEL,) if sections['reasoning'] else ())
   launch.finish(job, config, clock, counter, sections,
                 launch.training_plots(job, panels)
-                + dynamics.draw(job.workdir, config.num_steps))
+                + dynamics.draw(job.workdir, config.num_steps) if draw else [])
   return state.replace(critic=critic_state)
 
 

@@ -11,17 +11,20 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import json
 import pathlib
-import time
+import zlib
 
 import numpy as np
 
 from experiments import evaluate
 from experiments import ring_lite
 from experiments import sft
+from experiments import shared as sharing
 from experiments import sweep
 from experiments import train_policy
 from experiments.studies import outcome
+from rljax.evaluation import report
 from rljax.training import metrics
 
 _TUNING_SEED = 100
@@ -62,16 +65,29 @@ class Study:
 
 def run(study: Study, workdir) -> dict:
   """Runs what is not there yet and returns the results."""
-  begin = time.perf_counter()
   workdir = pathlib.Path(workdir).expanduser().resolve()
-  ring_lite.train(sft, study.sft, workdir / 'start')
-  rates = {arm: tuned(study, arm, workdir) for arm in study.arms}
   runs = {arm: [] for arm in study.arms}
-  for seed in study.seeds:  # seed by seed: whatever drifts, drifts for all arms
-    for arm in study.arms:
-      runs[arm].append(one_run(study, arm, rates[arm], seed, workdir))
+  ring_lite.train(sft, study.sft, start_of(study, workdir))
+  with ring_lite.timed(workdir), sharing.Shared() as shared:
+    at = workdir, shared
+    rates = {arm: tuned(study, arm, *at) for arm in study.arms}
+    for seed in study.seeds:  # by seed: whatever drifts, drifts for all arms
+      for arm in study.arms:
+        runs[arm].append(one_run(study, arm, rates[arm], seed, *at))
   return outcome.results(study, runs, settings(study, rates)) | {
-      'seconds': time.perf_counter() - begin}
+      'seconds': sum(seconds(at) for at in (
+          workdir, start_of(study, workdir)))}
+
+
+def start_of(study, workdir) -> pathlib.Path:
+  """Beside the workdir: studies with the same start distil it once."""
+  text = json.dumps(report.plain(study.sft.to_dict()), sort_keys=True)
+  return workdir.parent / f'start_{zlib.crc32(text.encode()):08x}'
+
+
+def seconds(workdir) -> float:
+  """Wall seconds spent in a folder, interrupted or not."""
+  return json.loads((workdir / ring_lite.SECONDS).read_text())
 
 
 def settings(study: Study, rates) -> dict:
@@ -81,21 +97,22 @@ def settings(study: Study, rates) -> dict:
           for arm, stages in study.arms.items()}
 
 
-def tuned(study, arm, workdir) -> float:
+def tuned(study, arm, workdir, shared=None) -> float:
   """The rate of the list with the largest reward in the last fifth."""
   if len(study.learning_rates) == 1:
     return study.learning_rates[0]
   ends = [final('reward')(one_run(study, arm, rate, _TUNING_SEED, workdir,
-                                  measure=False))
+                                  shared, measure=False))
           for rate in study.learning_rates]
   return study.learning_rates[int(np.argmax(ends))]
 
 
-def one_run(study, arm, rate, seed, workdir, measure=True) -> Run:
+def one_run(study, arm, rate, seed, workdir, shared=None,
+            measure=True) -> Run:
   """Trains an arm under a seed, unless that is done; measures both ends."""
   folder = workdir / arm.replace(' ', '_') / f'rate_{rate:g}' / f'seed_{seed}'
   first = None
-  at = str(workdir / 'start' / 'checkpoints'), study.sft.num_steps
+  at = (str(start_of(study, workdir) / 'checkpoints'), study.sft.num_steps)
   lines = []
   for number, overrides in enumerate(study.arms[arm]):
     config = sweep.apply(study.policy, {
@@ -103,18 +120,21 @@ def one_run(study, arm, rate, seed, workdir, measure=True) -> Run:
         'init.checkpoint': at[0], 'init.step': at[1], **overrides})
     first = first or (config.init.checkpoint, config.init.step)
     stage = folder / f'stage_{number}'
-    ring_lite.train(train_policy, config, stage, disturb=study.disturb)
+    ring_lite.train(train_policy, config, stage, disturb=study.disturb,
+                    shared=shared, draw=False)
     lines += metrics.read(stage / metrics.FILE_NAME)
     at = str(stage / 'checkpoints'), config.num_steps
   if not measure:
     return Run(lines, {}, {})
-  return Run(lines, measured(study, workdir / f'start_{first[1]}', first),
-             measured(study, folder / 'measured', at))
+  start = workdir / f'start_{first[1]}'
+  return Run(lines, measured(study, start, first, shared),
+             measured(study, folder / 'measured', at, shared))
 
 
-def measured(study, folder, checkpoint) -> dict:
+def measured(study, folder, checkpoint, shared=None) -> dict:
   """Accuracy, entropy and pass@k on held-out problems."""
-  found = evaluate.run(study.evaluation, folder, {'checkpoint': checkpoint})
+  found = evaluate.run(study.evaluation, folder, {'checkpoint': checkpoint},
+                       shared, plotted=False)
   return found['checkpoint']
 
 

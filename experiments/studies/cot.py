@@ -2,7 +2,7 @@ r"""Right answers and right reasoning, before and after RL for right answers.
 
   python -m experiments.studies.cot --workdir=runs/studies/cot
 
-The demo's problems are solved step by step, and a program works each step out
+The problems are solved step by step, and a program works each step out
 again. `start` takes as many steps as `RL`, at the rate 0: the same rollouts,
 judged alike, of a policy that does not change. The advantages of sound and of
 unsound reasoning are those that the update was given: the theorem says that
@@ -30,7 +30,7 @@ def make(smoke: bool = False) -> compare.Study:
             for metric, name in (('pass', 'Pass'), ('cot_pass', 'CoT-Pass'))
             for k in ks}
   study = mini.study(
-      name='cot', smoke=smoke, num_steps=30,
+      name='cot', smoke=smoke, num_steps=40,
       question='Does RL with rewards for answers alone improve the reasoning '
                'too, for all K?',
       arms={'start': [{'optimizer.learning_rate': 0.0}], 'RL': [{}]},

@@ -12,33 +12,43 @@ Reference: Guide (arXiv 2506.13923).
 """
 from configs import common
 from experiments.studies import compare
+from experiments.studies import mini
 from experiments.studies import outcome
 
-_PROMPT, _RESPONSE = 128, 96
+_PROMPT, _RESPONSE = 64, 64
+_ROW = 128
 
 
 def configs(smoke: bool):
   """Configs of start, policy and measurement."""
   source = common.reasoning_gym(
-      (('chain_sum', 2),), train_size=60 if smoke else 600,
+      (('basic_arithmetic', 2),), train_size=60 if smoke else 600,
       held_out=8 if smoke else 80, hint_steps=1)
   arg = 'smoke' if smoke else ''
   sft = compare.load('configs/supervised/sft_tiny.py', arg or 'hinted')
-  sft.data.update(source=source, max_prompt_length=_PROMPT, hinted_share=0.9)
-  sft.packing.row_length = 320
   policy = compare.load('configs/policy/guide_tiny.py', arg)
-  policy.num_steps = 3 if smoke else 40
-  policy.data.update(source=source, max_prompt_length=_PROMPT,
-                     prompts_per_step=4 if smoke else 8)
-  policy.rollout.update(max_prompt_length=_PROMPT, max_new_tokens=_RESPONSE)
-  policy.packing.update(row_length=320, num_rows=32 if smoke else 64)
-  policy.packing.select.token_budget = 1_536 if smoke else 6_144
-  policy.checkpoint = dict(every=1_000, keep=1)
   evaluation = compare.load('configs/evaluation/mini.py', arg)
-  evaluation.data.update(source=source, max_prompt_length=_PROMPT)
-  evaluation.rollout.update(max_prompt_length=_PROMPT,
-                            max_new_tokens=_RESPONSE)
-  evaluation.evaluation.problems_per_domain = 4 if smoke else 80
+  for config in (sft, policy, evaluation):
+    config.data.update(source=source, max_prompt_length=_PROMPT)
+    if not smoke:
+      config.model = mini.MODEL
+  for config in (policy, evaluation):
+    config.rollout.update(max_prompt_length=_PROMPT, max_new_tokens=_RESPONSE)
+  sft.num_steps = 4 if smoke else 400
+  sft.optimizer = common.muon(sft.num_steps)
+  sft.checkpoint = dict(every=1 if smoke else 50, keep=None)
+  sft.data.update(hinted_share=0.9, examples_per_step=8 if smoke else 32)
+  sft.packing = common.rows(_ROW, num_rows=8 if smoke else 32,
+                            rows_per_device=1 if smoke else 8)
+  policy.num_steps = 3 if smoke else 40
+  policy.data.prompts_per_step = 4 if smoke else 8
+  policy.packing.update(common.rows(_ROW, num_rows=32 if smoke else 64,
+                                    rows_per_device=1 if smoke else 8))
+  policy.packing.select.token_budget = 1_024 if smoke else 4_096
+  policy.checkpoint = dict(every=1_000, keep=1)
+  evaluation.rollout.num_slots = 8 if smoke else 128
+  evaluation.evaluation.update(
+      problems_per_domain=4 if smoke else 80, num_samples=4, ks=(1, 2, 4))
   return sft, policy, evaluation
 
 

@@ -95,7 +95,7 @@ class CompareTest(parameterized.TestCase):
   def test_the_rate_with_the_best_end_is_chosen_under_another_seed(self):
     asked = []
 
-    def one_run(study, arm, rate, seed, workdir, measure):
+    def one_run(study, arm, rate, seed, workdir, shared, measure):
       asked.append((rate, seed, measure))
       ends = {1e-4: 0.2, 3e-4: 0.9, 1e-3: 0.1}  # 1e-3 begins best
       before = 2.0 if rate == 1e-3 else 0.0
