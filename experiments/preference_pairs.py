@@ -4,6 +4,7 @@ Every process reads and tokenises the whole data set, and trains on its share.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import functools
@@ -13,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from experiments import launch
+from rljax import sharding
 from rljax.data import corrupted
 from rljax.data import pipeline
 from rljax.data import preference as records_lib
 from rljax.data import preference_tokens
 from rljax.evaluation import intervals
+from rljax.training import batch as batches
 from rljax.training import preference
 from rljax.training import score_cache
-from rljax.training import state as states
 from rljax.types import TokenPair
 
 SOURCES = {'corrupted': corrupted.open_pairs, 'file': records_lib.open_files}
@@ -105,27 +107,51 @@ def make_layout(config, job: launch.Job) -> preference.Layout:
       share_prompt=config.packing.share_prompt)
 
 
+@dataclasses.dataclass(frozen=True)
+class Batches:
+  """What a loss needs of frozen models, and how its batches get it."""
+  make: Callable  # (pairs, params) -> (batch, places): for an update
+  judged: Callable  # likewise, for measuring
+  # What the update takes besides: the reference, or nothing.
+  live: tuple[Any, ...]
+
+
 def make_batches(config, job: launch.Job, layout: preference.Layout, data: Data,
-                 needed, score, params):
-  """Builds `make(pairs) -> (batch, places)` with what the loss needs.
+                 reads, forward, score, params) -> Batches:
+  """Scores what can be scored before training, and keeps what cannot.
 
   Args:
     config: says where reference and guide come from, and when to score them.
     job: of the run.
     layout: of its rows.
     data: whose pairs are scored.
-    needed: names, from `preference.needs`.
+    reads: fields of the batch that the loss reads, from `losses.get`.
+    forward: from `training.forward.make_forward`.
     score: compiled.
     params: of the policy as it begins.
   """
-  frozen = {name: _frozen(config, job, name, params) for name in needed}
+  frozen = {name: _frozen(config, job, name, params)
+            for name in preference.frozen_of(reads)}
+  reference = frozen.get('reference')
   kept = {}
   if config.scores.precompute:
     kept = {name: _scored(config, job, layout, data, name, score, found)
             for name, found in frozen.items()}
-    frozen = {}  # their memory is free again
-  return functools.partial(preference.make_batch, layout, kept=kept,
-                           frozen=frozen, score=score)
+    frozen = {}  # their memory is free again, if no step needs them
+  make = functools.partial(
+      preference.make_batch, layout, kept=kept, frozen=frozen, score=score,
+      mismatched=reference if preference.MISMATCHED in reads else None)
+  if preference.DIVERGENCE not in reads:
+    return Batches(make, make, ())
+  divergence = preference.make_divergence_fn(
+      forward, num_microbatches=layout.num_microbatches,
+      batch_sharding=sharding.batch(job.mesh))
+
+  def judged(pairs, params):
+    batch, places = make(pairs, params)
+    return batch.replace(ref_kl_BT=divergence(
+        params, batches.inputs(batch), reference)), places
+  return Batches(make, judged, (reference,))
 
 
 def _frozen(config, job, name, params):
@@ -138,7 +164,7 @@ def _frozen(config, job, name, params):
     raise ValueError(
         'Expected a guide for this loss, got an empty config.guide.checkpoint. '
         'Train one first, with the loss dpo, and name its checkpoints.')
-  return states.frozen_copy(params)  # the update donates the policy's own
+  return launch.reference_of(params)
 
 
 def _scored(config, job, layout, data, name, score, params):

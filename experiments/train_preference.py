@@ -59,16 +59,16 @@ def run(config, workdir: str) -> states.TrainState:
     by_pair = preference.make_by_pair(loss)
     state, state_sharding = launch.initial_state(
         config, job, optimizer, keys['init'])
-    make_batch = preference_pairs.make_batches(
-        config, job, layout, data, preference.needs(objective.loss), score,
+    made = preference_pairs.make_batches(
+        config, job, layout, data, objective.reads, forward, score,
         state.params)
     judge = lambda params: preference_pairs.summary(preference.evaluate(
-        data.held_out, config.data.examples_per_step, make_batch, score,
+        data.held_out, config.data.examples_per_step, made.judged, score,
         by_pair, params), config.seed)
     update = updates.make_update_fn(
         forwards.compose(forward, loss, **config.regularize),
         optimizer, router_bias_rate=config.router_bias_rate,
-        state_sharding=state_sharding, **micro)
+        takes_reference=bool(made.live), state_sharding=state_sharding, **micro)
 
     progress = {'stage': job.title, 'examples': examples.get_state(),
                 'seconds': {}, 'before': {}}
@@ -84,12 +84,12 @@ def run(config, workdir: str) -> states.TrainState:
       for step in logging.progress(range(first, config.num_steps), job.title):
         with clock('pack'):
           pairs = processes.gather_own(next(examples))
-          batch, _ = make_batch(pairs)
+          batch, _ = made.make(pairs, state.params)
         with clock('update'):
           if config.regularize.balance_coef and layout.num_microbatches > 1:
             # The balance loss needs the load of the step, not of a part of it.
             batch = batches.with_load(batch, score, state.params)
-          state, metrics = update(state, batch, keys['update'])
+          state, metrics = update(state, batch, keys['update'], *made.live)
           # For the step before: meanwhile this one is queued.
           jax.block_until_ready(waiting)
           waiting = metrics['loss']

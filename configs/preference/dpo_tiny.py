@@ -31,5 +31,7 @@ def get_sweep():
       dict(name='apo', beta=0.1), dict(name='bco', beta=0.1),
       dict(name='nca', beta=0.1), dict(name='exo', beta=0.1),
       dict(name='sppo', beta=0.1), dict(name='discopop', beta=0.1),
-      dict(name='simpo'), dict(name='orpo'), dict(name='cpo'))
+      dict(name='kto', beta=0.1), dict(name='tdpo', beta=0.1),
+      dict(name='mpo', beta=0.1), dict(name='simpo'), dict(name='orpo'),
+      dict(name='cpo'))
   return [{'loss': loss, 'seed': seed} for loss in losses for seed in range(3)]

@@ -17,6 +17,7 @@ from rljax.packing.pack import response_index
 from rljax.packing.pack import unpack
 from rljax.packing.pairs import Place
 from rljax.packing.pairs import fill
+from rljax.packing.pairs import mismatched
 from rljax.packing.pairs import pack_pairs
 from rljax.packing.pairs import take
 from rljax.packing.selection import Selection
@@ -25,8 +26,8 @@ from rljax.packing.selection import statistics
 
 __all__ = [
     'Place', 'Selection', 'check_budget', 'fill', 'join', 'kept_mask',
-    'left_over', 'needs_more', 'pack', 'pack_examples', 'pack_lists',
-    'pack_pairs', 'place', 'policy_shares', 'response_index', 'row_fill',
-    'rows_bound', 'select', 'select_many', 'statistics', 'take', 'take_prompts',
-    'unpack',
+    'left_over', 'mismatched', 'needs_more', 'pack', 'pack_examples',
+    'pack_lists', 'pack_pairs', 'place', 'policy_shares', 'response_index',
+    'row_fill', 'rows_bound', 'select', 'select_many', 'statistics', 'take',
+    'take_prompts', 'unpack',
 ]

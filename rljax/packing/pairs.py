@@ -98,6 +98,29 @@ def pack_pairs(
       ref_logp_BT=None, guide_logp_BT=None, load_BLE=None), tuple(places)
 
 
+def mismatched(pairs: Sequence[TokenPair], row_length: int,
+               share_prompt: bool) -> list[TokenPair]:
+  """Each prompt with the responses that belong to the next one, for KTO's z.
+
+  A rotation, so that none keeps its own. Of a prompt that leaves no room for
+  them, the end is kept.
+
+  Raises:
+    ValueError: a single pair, of which nothing can be mismatched.
+  """
+  if len(pairs) < 2:
+    raise ValueError(f'Expected two pairs or more in a step, to mismatch '
+                     f'prompts and responses, got {len(pairs)}. Raise '
+                     'data.examples_per_step.')
+  found = []
+  for own, other in zip(pairs, [*pairs[1:], pairs[0]], strict=True):
+    swapped = dataclasses.replace(other, id=own.id, prompt=own.prompt)
+    excess = stored_length(swapped, share_prompt) - row_length
+    cut = max(-(-excess // (1 if share_prompt else 2)), 0)
+    found.append(dataclasses.replace(swapped, prompt=own.prompt[cut:]))
+  return found
+
+
 def fill(values: Sequence[Sides], places: Sequence[Place],
          shape_BT: tuple[int, int]) -> np.ndarray:
   """values_BT, float32: numbers of response tokens in their places, else 0."""

@@ -1,10 +1,11 @@
 """Between pairs and a preference loss: frozen models, reports, evaluation.
 
-A loss says by itself what it reads, so no table of losses is kept: it is asked,
-by shapes alone. Reference and guide are parameters that no gradient reaches;
-their log-probabilities are scored with each step, or once for the whole data
-set (`score_cache`). Since both are computed outside of the differentiated
-function, a policy can never be its own guide with a gradient.
+Reference and guide are parameters that no gradient reaches; their
+log-probabilities are scored with each step, or once for the whole data set
+(`score_cache`). Since both are computed outside of the differentiated function,
+a policy can never be its own guide with a gradient. Two losses want more of the
+reference: KTO how far the policy is from it on mismatched responses, before
+each step, and TDPO its divergence token by token, within the update.
 """
 from __future__ import annotations
 
@@ -20,40 +21,23 @@ import numpy as np
 
 from rljax import packing
 from rljax import processes
+from rljax import sharding
 from rljax.ops import pairs as pairs_lib
 from rljax.packing.pairs import Sides
 from rljax.training import batch as batches
+from rljax.training import microbatch
 from rljax.types import PreferenceBatch
 from rljax.types import TokenPair
 
-# Field of the batch -> which frozen model fills it.
+# Frozen model -> the field of the batch with its log-probabilities.
 FROZEN = {'reference': 'ref_logp_BT', 'guide': 'guide_logp_BT'}
+# Fields for which the reference itself is needed in every step.
+MISMATCHED, DIVERGENCE = 'kl_B', 'ref_kl_BT'
 
 
-def needs(loss: Callable) -> tuple[str, ...]:
-  """Which of FROZEN a loss reads: those without which it refuses a batch.
-
-  Raises:
-    ValueError: the loss refuses a batch that has everything.
-  """
-  shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
-  ints = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-  flags = jax.ShapeDtypeStruct((1, 2), jnp.bool_)
-  whole = PreferenceBatch(
-      tokens_BT=ints, position_BT=ints, segment_BT=ints, pair_BT=ints,
-      chosen_BT=flags, mask_BT=flags, weight_BP=shape(1, 1),
-      share_BT=shape(1, 2), ref_logp_BT=shape(1, 2),
-      guide_logp_BT=shape(1, 2), load_BLE=None)
-  jax.eval_shape(loss, shape(1, 2), whole)
-
-  def is_needed(field):
-    try:
-      jax.eval_shape(loss, shape(1, 2), whole.replace(**{field: None}))
-    except ValueError:
-      return True
-    return False
-
-  return tuple(name for name, field in FROZEN.items() if is_needed(field))
+def frozen_of(reads: Sequence[str]) -> tuple[str, ...]:
+  """Which frozen models a loss asks for, by the fields that it reads."""
+  return tuple(name for name, field in FROZEN.items() if field in reads)
 
 
 def reported(loss: Callable) -> Callable:
@@ -116,19 +100,23 @@ def score_pairs(score: Callable, params, layout: Layout,
 def make_batch(
     layout: Layout,
     pairs: Sequence[TokenPair],
+    params,
     *,
     kept: Mapping[str, Mapping[str, Sides]],
     frozen: Mapping[str, Any],
     score: Callable,
+    mismatched=None,
 ) -> tuple[PreferenceBatch, tuple[packing.Place, ...]]:
   """A step's batch with the log-probabilities of the frozen models.
 
   Args:
     layout: of the rows.
     pairs: of the step.
+    params: of the policy before the update; read for `mismatched` alone.
     kept: name -> pair's id -> log-probabilities that were scored before.
     frozen: name -> parameters to score with now.
     score: from `forward.make_score_fn`.
+    mismatched: parameters of the reference, for a loss that reads MISMATCHED.
   """
   batch, places = layout.pack(pairs)
   shape_BT = batch.tokens_BT.shape
@@ -137,7 +125,44 @@ def make_batch(
             for name, found in kept.items()}
   filled |= {FROZEN[name]: score(params, batches.inputs(batch))[0]
              for name, params in frozen.items()}
+  if mismatched is not None:
+    filled[MISMATCHED] = np.full(shape_BT[0], mismatched_kl(
+        layout, pairs, score, params, mismatched), np.float32)
   return batch.replace(**filled), places
+
+
+def mismatched_kl(layout: Layout, pairs: Sequence[TokenPair], score: Callable,
+                  params, reference) -> float:
+  """KTO's z of a step: the same for all of its rows.
+
+  Raises:
+    ValueError: a single pair.
+  """
+  batch, _ = layout.pack(packing.mismatched(pairs, layout.row_length,
+                                            layout.share_prompt))
+  logp_BT, ref_logp_BT = (
+      jnp.asarray(processes.fetch(score(of, batches.inputs(batch))[0]))
+      for of in (params, reference))
+  return float(pairs_lib.mismatched_kl(
+      logp_BT, batch.replace(ref_logp_BT=ref_logp_BT)))
+
+
+def make_divergence_fn(forward: Callable, *, num_microbatches: int = 1,
+                       batch_sharding=None) -> Callable:
+  """Builds a compiled `divergence(params, batch, reference) -> ref_kl_BT`.
+
+  For measuring; the update computes its own, with a gradient.
+  """
+  def divergence(params, batch, reference):
+    run = lambda rows: forward(params, rows, reference).ref_kl_BT
+    return microbatch.merge(jax.lax.map(
+        microbatch.skip_empty(run), microbatch.split(batch, num_microbatches)))
+
+  if batch_sharding is None:
+    return jax.jit(divergence)
+  return sharding.placing(
+      jax.jit(divergence, in_shardings=(None, batch_sharding, None),
+              out_shardings=batch_sharding), batch_sharding)
 
 
 def evaluate(
@@ -153,17 +178,20 @@ def evaluate(
   Args:
     pairs: held out.
     per_step: how many go into one batch.
-    make: pairs -> batch and places, from `make_batch`.
+    make: (pairs, params) -> batch and places, from `make_batch`.
     score: from `forward.make_score_fn`.
     by_pair: from `make_by_pair`.
     params: of the policy.
   """
   found: dict[str, list] = {}
   for begin in range(0, len(pairs), per_step):
-    batch, places = make(pairs[begin:begin + per_step])
+    # The last batch is filled up with pairs that were measured before: a loss
+    # may compare the pairs of a step with each other.
+    first = max(min(begin, len(pairs) - per_step), 0)
+    batch, places = make(pairs[first:begin + per_step], params)
     logp_BT = score(params, batches.inputs(batch))[0]
     for name, x_BP in by_pair(logp_BT, batch).items():
       x_BP = processes.fetch(x_BP)
       found.setdefault(name, []).extend(
-          x_BP[place.row, place.number] for place in places)
+          x_BP[place.row, place.number] for place in places[begin - first:])
   return {name: np.asarray(values) for name, values in found.items()}

@@ -29,7 +29,7 @@ class FlagsStandIn:
 
   def __init__(self, **values):
     self.__dict__ = dict(config=None, like=None, family='', step=-1,
-                         dtype='float32') | values
+                         dtype='float32', adapter=False) | values
 
 
 class ConvertTest(absltest.TestCase):

@@ -1,4 +1,4 @@
-"""Adapters in the form of PEFT: names, shapes, and the logits of PEFT."""
+"""Adapters in the form of PEFT: names, shapes, and the logits PEFT gets."""
 import json
 import pathlib
 import tempfile

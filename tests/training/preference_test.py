@@ -9,6 +9,8 @@ import numpy as np
 import optax
 
 from rljax import losses
+from rljax import packing
+from rljax.packing import pairs as pairs_lib
 from rljax.training import forward
 from rljax.training import preference
 from rljax.training import state
@@ -35,19 +37,13 @@ def kept(params, score):
   return dict(zip([p.id for p in pairs], values, strict=True))
 
 
-class NeedsTest(parameterized.TestCase):
+class ReadsTest(parameterized.TestCase):
 
   @parameterized.parameters(*losses.names('preference'))
-  def test_a_loss_is_asked(self, name):
-    loss = losses.get('preference', name).loss
-    wanted = preference.needs(loss)
+  def test_a_loss_says_which_models_it_reads(self, name):
+    wanted = preference.frozen_of(losses.get('preference', name).reads)
     self.assertEqual('reference' in wanted, name not in NEITHER)
     self.assertEqual('guide' in wanted, name == 'tgdpo')
-
-  def test_a_wrong_hyper_parameter_is_not_taken_for_a_need(self):
-    loss = losses.get('preference', 'dpo', label_smoothing=3.0).loss
-    with self.assertRaisesRegex(ValueError, 'label_smoothing'):
-      preference.needs(loss)
 
 
 class BatchTest(parameterized.TestCase):
@@ -58,7 +54,7 @@ class BatchTest(parameterized.TestCase):
     score = scorer(step)
     frozen = {'reference': step.params}
     batch, _ = preference.make_batch(
-        LAYOUT, pairs_test.pairs(), score=score,
+        LAYOUT, pairs_test.pairs(), None, score=score,
         kept={'reference': kept(step.params, score)} if precompute else {},
         frozen={} if precompute else frozen)
     loss = forward.compose(forward.make_forward(step.model),
@@ -73,10 +69,10 @@ class BatchTest(parameterized.TestCase):
     third = jax.tree.map(lambda x: 0.9 * x, step.params)
     score = scorer(step)
     frozen = {'reference': other, 'guide': third}
-    fresh, _ = preference.make_batch(LAYOUT, pairs_test.pairs(), kept={},
+    fresh, _ = preference.make_batch(LAYOUT, pairs_test.pairs(), None, kept={},
                                      frozen=frozen, score=score)
     stored, _ = preference.make_batch(
-        LAYOUT, pairs_test.pairs(), frozen={}, score=score,
+        LAYOUT, pairs_test.pairs(), None, frozen={}, score=score,
         kept={name: kept(params, score) for name, params in frozen.items()})
     for name in preference.FROZEN.values():
       a_BT, b_BT = (np.where(fresh.mask_BT, getattr(b, name), 0)
@@ -93,7 +89,7 @@ class BatchTest(parameterized.TestCase):
     score = scorer(step)
     reference = jax.tree.map(lambda x: 1.1 * x, step.params)
     batch, _ = preference.make_batch(
-        LAYOUT, pairs_test.pairs(), kept={}, score=score,
+        LAYOUT, pairs_test.pairs(), None, kept={}, score=score,
         frozen={'reference': reference, 'guide': step.params})
     objective = losses.get('preference', 'tgdpo', alpha=2.0, beta=0.5).loss
     apply = forward.make_forward(step.model)
@@ -129,7 +125,7 @@ class BatchTest(parameterized.TestCase):
                         losses.get('preference', 'dpo').loss), optax.sgd(1.0),
         num_microbatches=LAYOUT.num_microbatches)
     make = lambda: preference.make_batch(
-        LAYOUT, pairs_test.pairs(), kept={}, score=score,
+        LAYOUT, pairs_test.pairs(), None, kept={}, score=score,
         frozen={'reference': reference})[0]
     begin = state.TrainState(np.int32(0), params, optax.sgd(1.0).init(params))
     key = jax.random.key(0)
@@ -137,6 +133,50 @@ class BatchTest(parameterized.TestCase):
     toys.assert_trees_close(reference, step.params, atol=0)
     _, metrics = run(end, make(), key)
     self.assertLess(float(metrics['loss']), math.log(2))
+
+
+class MismatchedTest(absltest.TestCase):
+  """KTO's z."""
+
+  def test_each_prompt_gets_the_responses_of_the_next(self):
+    own = pairs_test.pairs()
+    found = packing.mismatched(own, 1_000, share_prompt=True)
+    for i, pair in enumerate(found):
+      np.testing.assert_array_equal(pair.prompt, own[i].prompt)
+      np.testing.assert_array_equal(pair.chosen, own[(i + 1) % len(own)].chosen)
+    with self.assertRaisesRegex(ValueError, 'got 1'):
+      packing.mismatched(own[:1], 1_000, share_prompt=True)
+
+  def test_a_prompt_that_leaves_no_room_loses_its_beginning(self):
+    own = pairs_test.pairs()
+    for share in (True, False):
+      full = packing.mismatched(own, 1_000, share)
+      tight = max(pairs_lib.stored_length(p, share) for p in full) - 3
+      for pair, whole in zip(packing.mismatched(own, tight, share), full,
+                             strict=True):
+        self.assertLessEqual(pairs_lib.stored_length(pair, share), tight)
+        np.testing.assert_array_equal(
+            pair.prompt, whole.prompt[len(whole.prompt) - len(pair.prompt):])
+
+  def test_it_is_0_of_the_reference_and_that_of_sums_by_hand(self):
+    step, pairs = pairs_test.model_of(), pairs_test.pairs()
+    score = scorer(step)
+    self.assertEqual(preference.mismatched_kl(
+        LAYOUT, pairs, score, step.params, step.params), 0.0)
+    policy = jax.tree.map(lambda x: 0.5 * x, step.params)
+    other = packing.mismatched(pairs, LAYOUT.row_length, True)
+    mean = lambda params: np.mean([
+        np.sum(np.where(mask, logp, 0)) for pair, sides in zip(
+            other, preference.score_pairs(score, params, LAYOUT, other),
+            strict=True)
+        for mask, logp in zip((pair.chosen_mask, pair.rejected_mask), sides,
+                              strict=True)])
+    gap = mean(policy) - mean(step.params)
+    for one, two, want in ((policy, step.params, max(gap, 0.0)),
+                           (step.params, policy, max(-gap, 0.0))):
+      self.assertAlmostEqual(preference.mismatched_kl(
+          LAYOUT, pairs, score, one, two), want, places=3)
+    self.assertGreater(abs(gap), 1e-2)
 
 
 class ByPairTest(parameterized.TestCase):
@@ -161,8 +201,8 @@ class ByPairTest(parameterized.TestCase):
     step = pairs_test.model_of()
     score = scorer(step)
     pairs = pairs_test.pairs()
-    make = lambda some: preference.make_batch(
-        LAYOUT, some, kept={}, frozen={}, score=score)
+    make = lambda some, params: preference.make_batch(
+        LAYOUT, some, params, kept={}, frozen={}, score=score)
     by_pair = preference.make_by_pair(preference.reported(
         losses.get('preference', 'simpo').loss))
     found = [preference.evaluate(pairs, size, make, score, by_pair,

@@ -198,10 +198,10 @@ class UpdateTest(parameterized.TestCase):
     step = steps.example()
     run = steps.sgd_update(steps.loss_fn(step.model), 8)
     steps.take(run, step, step.batch)
-    compiled = run._cache_size()
+    compiled = run.compiled._cache_size()
     for layout in (steps.PERMUTED, steps.WITH_EMPTY_ROWS):
       steps.take(run, step, steps.lay_out(step.batch, layout))
-    self.assertEqual(run._cache_size(), compiled)
+    self.assertEqual(run.compiled._cache_size(), compiled)
 
 
 class SupervisedTest(absltest.TestCase):
