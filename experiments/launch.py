@@ -275,17 +275,10 @@ def initial_state(config, job: Job, optimizer, key, source=None, whole=()):
   """
   if not config.lora.rank:
     return _whole_state(config, job, optimizer, key, source)
-  base = (config.lora.base, -1) if config.lora.base else (
-      config.init.checkpoint, config.init.step)
-  _check_adapters(config, base, source)
-  beneath = dataclasses.replace(job, fingerprint={
-      name: value for name, value in job.fingerprint.items()
-      if name != 'lora'})
-  found, _ = _whole_state(config, beneath,
-                          optimizers.make_optimizer('sgd', 0.0), key, base)
   state, shardings = training_state.init_state(
-      job.model, optimizer, key, job.mesh, job.rules, params=found.params,
-      adapt=functools.partial(lora.create, whole=whole, **_adapters(config)))
+      job.model, optimizer, key, job.mesh, job.rules,
+      params=base_params(config, job, key, source),
+      adapt=adapting(config, whole))
   if source:
     folder, step = source
     with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),
@@ -294,6 +287,33 @@ def initial_state(config, job: Job, optimizer, key, source=None, whole=()):
       state = state.replace(params=saver.restore_params(
           state.params, None if step < 0 else step))
   return state, shardings
+
+
+def base_params(config, job: Job, key, source=None):
+  """The parameters that a run begins with; what adapters are trained on.
+
+  Arguments and errors are those of `initial_state`.
+  """
+  base = (config.lora.base, -1) if config.lora.base else (
+      config.init.checkpoint, config.init.step)
+  if config.lora.rank:
+    _check_adapters(config, base, source)
+  state, _ = _whole_state(config, _without_adapters(job),
+                          optimizers.make_optimizer('sgd', 0.0), key, base)
+  return state.params
+
+
+def adapting(config, whole=()):
+  """What `training.state` wants as `adapt`: None where nothing is adapted."""
+  return functools.partial(lora.create, whole=tuple(whole), **_adapters(
+      config)) if config.lora.rank else None
+
+
+def _without_adapters(job: Job) -> Job:
+  """As a run without adapters has it, by whom such parameters are written."""
+  return dataclasses.replace(job, fingerprint={
+      name: value for name, value in job.fingerprint.items()
+      if name != 'lora'})
 
 
 def _check_adapters(config, base, source):
@@ -359,7 +379,8 @@ def frozen_params(job: Job, folder: str, step: int):
       job.model, optax.identity(), job.mesh, job.rules)
   with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),
                                read_only=True,
-                               fingerprint=job.fingerprint) as saver:
+                               fingerprint=_without_adapters(
+                                   job).fingerprint) as saver:
     return saver.restore_params(abstract.params, None if step < 0 else step)
 
 

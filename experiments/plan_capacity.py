@@ -37,6 +37,7 @@ from rljax import models
 from rljax import rollout
 from rljax import sharding
 from rljax.evaluation import report
+from rljax.models import lora
 from rljax.models import transformer
 from rljax.ops import routes
 from rljax.ops import sampling
@@ -92,7 +93,8 @@ def plan(config, num_devices: int, device: str) -> dict:
   model = models.create(**config.model)
   optimizer = optimizers.make_optimizer(**config.optimizer)
   with sharding.use(mesh, rules):
-    state = states.abstract_state(model, optimizer, mesh, rules)
+    state = states.abstract_state(model, optimizer, mesh, rules,
+                                  adapt=launch.adapting(config))
     parts = dict(parameters=local_bytes(state.params),
                  optimizer=local_bytes(state.opt_state))
     stages = [update_stage(config, model, optimizer, mesh, state)]
@@ -101,11 +103,14 @@ def plan(config, num_devices: int, device: str) -> dict:
   peak = {stage.name: sum(stage.memory.values()) for stage in [*stages, *found]}
   # The slots are given up when a rollout ends; the moments stay during one, and
   # the reference always.
-  reference = parts['parameters'] if losses.get(
-      'policy', **config.loss).hparams['kl_coef'] else 0
+  has_reference = losses.get('policy', **config.loss).hparams['kl_coef']
+  # Of adapters it is their base, which is there already.
+  reference = parts['parameters'] if has_reference and (
+      not config.lora.rank) else 0
   peak['update'] += reference
-  # A gathered copy is what the sampler is given: the original stays as well.
-  copied = parts['parameters'] if config.rollout.gathered_params else 0
+  # Gathered or merged, it is a copy that the sampler gets: the original stays.
+  copied = parts['parameters'] if (
+      config.rollout.gathered_params or config.lora.rank) else 0
   for name in ('prefill', 'decode'):
     peak[name] += parts['optimizer'] + reference + copied
   limit = int(DEVICES[device] * GIB)
@@ -152,11 +157,12 @@ def update_stage(config, model, optimizer, mesh, state) -> Stage:
 
 def rollout_params(config, model, mesh, rules, params):
   """The parameters as the sampler gets them."""
-  if not config.rollout.gathered_params:
-    return params
+  place = sharding.gathered if config.rollout.gathered_params else (
+      sharding.tree_sharding)
   return jax.tree.map(
-      lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), params,
-      sharding.gathered(mesh, transformer.abstract_params(model), rules))
+      lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
+      jax.eval_shape(lora.merge, params),
+      place(mesh, transformer.abstract_params(model), rules))
 
 
 def sampler_stages(config, model, mesh, params) -> tuple[int, list[Stage]]:

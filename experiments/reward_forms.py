@@ -24,7 +24,6 @@ from rljax.data import judge_prompts
 from rljax.models import reward as reward_nets
 from rljax.training import batch as batches
 from rljax.training import forward as forwards
-from rljax.training import optimizer as optimizers
 from rljax.training import reward as training
 from rljax.training import state as states
 
@@ -138,19 +137,34 @@ def with_load(batch, score: Callable, params):
       load_LE, batch.tokens_BT.shape[0]))
 
 
-def initial_state(config, job: launch.Job, form: Form, optimizer, keys):
-  """(state, sharding), from `config.init`; a new head goes on what is read."""
+def initial_state(config, job: launch.Job, trained: launch.Job, optimizer,
+                  keys):
+  """(state, sharding), from `config.init`; a new head goes on what is read.
+
+  Beside adapters, a head is trained in full.
+
+  Args:
+    config: of the run.
+    job: of the language model.
+    trained: of the model that is trained, from `as_trained`.
+    optimizer: of the run.
+    keys: `init` and `head`.
+
+  Raises:
+    ValueError: an optimiser is asked for that does not know the head.
+  """
+  whole = (reward_nets.HEAD,) if config.form == 'scores' else ()
   is_new_head = (config.form == 'scores' and config.init.checkpoint
                  and not config.init.head_from_checkpoint)
   if not is_new_head:
-    return launch.initial_state(config, form.job, optimizer, keys['init'])
+    return launch.initial_state(config, trained, optimizer, keys['init'],
+                                whole=whole)
   if config.init.keep_optimizer:
     raise ValueError(
         'Expected init.keep_optimizer=False for a new head on a language model'
         ', whose optimiser does not know it, got True.')
-  below, _ = launch.initial_state(
-      config, job, optimizers.make_optimizer('sgd', 0.0), keys['init'])
   return states.init_state(
-      form.job.model, optimizer, keys['init'], job.mesh, job.rules,
+      trained.model, optimizer, keys['init'], job.mesh, job.rules,
       params=reward_nets.from_language_model(
-          below.params, config.num_heads, keys['head']))
+          launch.base_params(config, job, keys['init']), config.num_heads,
+          keys['head']), adapt=launch.adapting(config, whole))

@@ -131,18 +131,22 @@ def load(folder: str | pathlib.Path, mesh, rules, *, step: int = -1,
                      "form='pretraining', which has learnt no preference. "
                      'Train a judge from it.')
   model = launch.create_model(config.model)
-  job = reward_forms.as_trained(config, launch.Job(
-      'reward_model', folder, mesh, rules, model,
-      tokenizers.load(config.tokenizer),
-      launch.make_fingerprint(config, model)))
+  base = launch.Job('reward_model', folder, mesh, rules, model,
+                    tokenizers.load(config.tokenizer),
+                    launch.make_fingerprint(config, model))
+  job = reward_forms.as_trained(config, base)
   parts = launch.num_microbatches(config, mesh)
-  abstract = states.abstract_state(
-      job.model, optimizers.make_optimizer('sgd', 0.0), mesh, rules)
+  optimizer = optimizers.make_optimizer('sgd', 0.0)
+  if config.lora.rank:  # on the parameters that it began with
+    found, _ = reward_forms.initial_state(
+        config, base, job, optimizer,
+        states.named_keys(config.seed, 'init', 'sample', 'update', 'head'))
+  else:
+    found = states.abstract_state(job.model, optimizer, mesh, rules)
   with checkpoint.Checkpointer(folder / 'checkpoints', read_only=True,
                                fingerprint=job.fingerprint) as saver:
     step = saver.latest_step() if step < 0 else step
-    params = saver.restore_params(abstract.params, step)
-  base = dataclasses.replace(job, model=model)
+    params = saver.restore_params(found.params, step)
   score = training.make_score_fn(
       reward_forms.make_forward(config, base), num_microbatches=parts,
       batch_sharding=sharding.batch(mesh))

@@ -49,7 +49,7 @@ def run(config, workdir: str) -> states.TrainState:
                                 fingerprint=form.job.fingerprint,
                                 **config.checkpoint) as saver):
     state, state_sharding = reward_forms.initial_state(
-        config, job, form, optimizer, keys)
+        config, job, form.job, optimizer, keys)
     progress = {'stage': job.title, 'lists': lists.get_state(), 'seconds': {}}
     state, progress = saver.restore_or(state, progress)
     lists.set_state(progress['lists'])

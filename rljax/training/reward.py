@@ -18,6 +18,7 @@ import numpy as np
 from rljax import packing
 from rljax import sharding
 from rljax.losses import auxiliary
+from rljax.models import lora
 from rljax.ops import vocabulary
 from rljax.training import microbatch
 from rljax.types import ComparedTexts
@@ -28,7 +29,7 @@ def make_head_forward(model: nn.Module) -> Callable:
   """Builds `forward(params, batch) -> (score_BPCJ, router)`; a RewardModel."""
   def forward(params, batch: RewardBatch):
     score_BTJ, router = model.apply(
-        {'params': params}, batch.tokens_BT, batch.position_BT,
+        lora.variables(params), batch.tokens_BT, batch.position_BT,
         batch.segment_BT, batch.share_BT)
     flat = (*batch.read_BPC.shape[:1], -1, 1)
     score_BQJ = jnp.take_along_axis(
@@ -48,8 +49,8 @@ def make_label_forward(model: nn.Module, label_ids: Sequence[int]) -> Callable:
   """
   ids_C = np.asarray(label_ids, np.int32)
   def forward(params, batch: RewardBatch):
-    out = model.apply({'params': params}, batch.tokens_BT, batch.position_BT,
-                      batch.segment_BT, batch.share_BT)
+    out = model.apply(lora.variables(params), batch.tokens_BT,
+                      batch.position_BT, batch.segment_BT, batch.share_BT)
     # Logits where a label is predicted, and nowhere else.
     hidden_BPD = jnp.take_along_axis(
         out.head.hidden_BTD, batch.read_BPC[..., :1], axis=1)
