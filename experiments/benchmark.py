@@ -38,6 +38,7 @@ from experiments.benchmark_subjects import grouped_matmul
 from experiments.benchmark_subjects import head_memory
 from experiments.benchmark_subjects import import_memory
 from experiments.benchmark_subjects import moe_dispatch
+from experiments.benchmark_subjects import preference_steps
 from rljax.evaluation import report
 
 # Each is `run(interleaved, smoke, team) -> rows`; the team starts peers.
@@ -48,6 +49,8 @@ SUBJECTS = {
     'decode': against_peers.decode,
     'decode_skewed': decode_skewed.run,
     'grpo_step': against_peers.grpo_step,
+    'dpo_step': preference_steps.dpo_step,
+    'reward_step': preference_steps.reward_step,
     'compile_depth': compile_depth.run,
     'head_memory': head_memory.run,
     'grouped_matmul': grouped_matmul.run,

@@ -17,7 +17,8 @@ import re
 from rljax.evaluation import report
 
 NAMES = ('moe_train', 'moe32_train', 'dense_train', 'decode', 'decode_skewed',
-         'grpo_step', 'compile_depth', 'head_memory', 'grouped_matmul')
+         'grpo_step', 'dpo_step', 'reward_step', 'compile_depth',
+         'head_memory', 'grouped_matmul')
 _BEGIN, _END = '<!-- benchmark: begin -->', '<!-- benchmark: end -->'
 
 

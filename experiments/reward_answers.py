@@ -26,7 +26,10 @@ import pathlib
 import numpy as np
 import tqdm
 
+from experiments import evaluate
+from experiments import reward_models
 from rljax import journal
+from rljax import sharding
 from rljax.agents import comparison_judge
 from rljax.agents import pair_judge
 from rljax.data import reward_benchmarks as files
@@ -148,22 +151,44 @@ def recorded(path: str | pathlib.Path, benchmark: str,
   return answers
 
 
-def server(options, cache: pathlib.Path) -> Model:
-  """A language model on a server as a judge of pairs.
-
-  Args:
-    options: the section `model` of a config.
-    cache: of the single verdicts.
-  """
+def server(config, cache: pathlib.Path) -> Model:
+  """The language model on a server that `config.asked` names, as a judge."""
+  options = config.asked
   # Here, because its packages are an extra, and recorded answers need none.
   from rljax.agents import http_language_model
-  return language_model_judge(http_language_model.HttpLanguageModel(
+  return from_language_model(config, http_language_model.HttpLanguageModel(
       http_language_model.Endpoint(options.base_url, options.model, (
-          options.api_key_env or None))), options, cache)
+          options.api_key_env or None))), cache)
 
 
-def language_model_judge(model, options, cache: pathlib.Path) -> Model:
-  """Any `LanguageModel` as a judge of pairs."""
+def trained(config) -> Model:
+  """The newest checkpoint of a run of ours, in the folder `config.asked.path`.
+
+  Of a model that scores, the scorer; of a judge, the judge of its logits.
+  """
+  mesh, rules = sharding.make_mesh(), sharding.make_rules()
+  loaded = reward_models.load(config.asked.path, mesh, rules)
+  digest = evaluate.digest(loaded.folder / 'checkpoints', loaded.step)
+  name = f'{loaded.folder}, step {loaded.step}, {digest}'
+
+  def ask_there(*args):
+    with sharding.use(mesh, rules):
+      return loaded.ask(*args)
+
+  if loaded.form != 'scores':
+    return from_pair_judge(ask_there, name)
+  return Model(name, scorer=lambda texts: ask_there(*zip(*texts, strict=True)))
+
+
+def from_language_model(config, model, cache: pathlib.Path) -> Model:
+  """Any `LanguageModel` as a judge of pairs.
+
+  Args:
+    config: its section `asked` says how to ask.
+    model: whom.
+    cache: of the single verdicts.
+  """
+  options = config.asked
   judge = lambda pairs, calls: comparison_judge.compare(
       pairs, model, judge_id=options.model, calls=calls,
       num_retries=options.num_retries, temperature=options.temperature,
@@ -189,7 +214,8 @@ def _scored(model, items, wanted) -> list[Answer]:
     raise ValueError(
         f'Expected a finite score for each of {len(texts)} texts, got shape '
         f'{list(score_N.shape)} with {np.sum(~np.isfinite(score_N))} that are '
-        'not. Cut texts that are too long for the model.')
+        'not: a text that is too long has no score. Leave such items out, or '
+        'take a model with longer rows.')
   ends = np.cumsum([len(item.responses) for item in items])[:-1]
   return [Answer(scores=tuple(map(float, part)))
           for part in np.split(score_N, ends)]

@@ -19,6 +19,7 @@ from rljax import losses
 from rljax import packing
 from rljax import sharding
 from rljax.data import preference
+from rljax.data import reward_benchmarks
 from rljax.data import toy_comparisons
 from rljax.models import variants
 from rljax.ops import sampling
@@ -37,6 +38,7 @@ SCRIPTS = {
                'model_rewards', 'responses', 'launch'),
     'reward': ('train_reward_model', 'reward_forms', 'reward_measuring',
                'launch'),
+    'reward_benchmarks': ('evaluate_rewards', 'reward_answers'),
     'supervised': ('sft', 'launch'),
 }
 # What a script calls the config, or the stage of a pipeline, it is given.
@@ -68,6 +70,7 @@ def accepted(family, section, config):
         f'rljax.data.builders.{config.data.source.name}.builder')
     return {'name'} | keywords(builder.make_builder)
   receivers = {
+      'benchmarks': lambda: set(reward_benchmarks.READERS),
       'correction': lambda: {'name', 'level', 'cap', 'low', 'high'},
       'entropy_control': lambda: keywords(entropy_control.next_coef) - {
           'coef', 'entropy'},

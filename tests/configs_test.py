@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ml_collections import config_dict
 
 from configs import common
+from experiments import evaluate_rewards
 from experiments import launch
 from experiments import responses
 from experiments import reward_forms
@@ -59,6 +60,8 @@ def arguments(file):
 def stages(file, config):
   """The parts of a config that one script each runs: (family, config)."""
   family = pathlib.Path(file).parent.name
+  if 'benchmarks' in config:  # of reward models; it builds no model by itself
+    return [('reward_benchmarks', config)]
   if family != 'pipeline':
     return [(family, config)]
   return [('supervised', config.sft), ('evaluation', config.choice),
@@ -76,8 +79,19 @@ def devices(config):
   return jax.devices()[:1] * (1 if fixed == 1 else PAPER_DEVICES)
 
 
+def named(config):
+  """With what has to be named on the command line."""
+  config = config.copy_and_resolve_references()
+  config.benchmarks.judge_bench = config.asked.path = 'file.jsonl'
+  config.asked.base_url, config.asked.model = 'http://host/v1', 'name'
+  return config
+
+
 def built(family, config):
   """Builds what the family's script builds, without running any of it."""
+  if family == 'reward_benchmarks':
+    evaluate_rewards.check(named(config))
+    return
   if family == 'reward':
     reward_built(config)
     return
@@ -240,6 +254,8 @@ class MeshTest(parameterized.TestCase):
       if 'paper' in file:
         continue
       for family, config in stages(file, module(file).get_config(arg)):
+        if family == 'reward_benchmarks':
+          continue
         if family != 'evaluation':
           launch.num_microbatches(config, mesh)
         if family not in ('supervised', 'reward'):

@@ -44,6 +44,8 @@ class Fault:
 _LOSS = 'rljax/losses/policy/{}.py'.format
 _LOSS_TESTS = 'tests/losses/policy/{0}_test.py tests/losses'.format
 _SURROGATE = 'tests/ops/surrogate_test.py tests/losses/policy'
+_REWARD_BENCHMARKS = 'rljax/evaluation/reward_benchmarks.py'
+_REWARD_RULES = 'tests/evaluation/reward_benchmarks_test.py'
 
 FAULTS = (
     # Objectives.
@@ -259,6 +261,31 @@ FAULTS = (
           'return index_T < rollout.length_PG[..., None]',
           'return index_T <= rollout.length_PG[..., None]',
           'tests/rollout/statistics_test.py'),
+    # Benchmarks of reward models.
+    Fault('math weighs as its items', 'rljax/data/reward_benchmarks.py',
+          "'math-prm': 984", "'math-prm': 447", _REWARD_RULES),
+    Fault('JudgeBench forgives a lost order', _REWARD_BENCHMARKS,
+          'right_I2.sum(axis=1) > 0', 'right_I2.sum(axis=1) >= 0',
+          _REWARD_RULES),
+    Fault('easy for hard', _REWARD_BENCHMARKS, 'hard=row < column',
+          'hard=row > column', _REWARD_RULES),
+    Fault('ties above their spread by the best', _REWARD_BENCHMARKS,
+          'score_G[:count].min() - score_G[count:]',
+          'score_G[:count].max() - score_G[count:]', _REWARD_RULES),
+    Fault('no verdict is a win', 'rljax/agents/comparison_judge.py',
+          '.values(), np.nan]', '.values(), 1.0]',
+          'tests/agents/comparison_judge_test.py'),
+    Fault('the better one always first', 'rljax/evaluation/calibration.py',
+          'random(len(margin_I)) < 0.5', 'random(len(margin_I)) < 1.5',
+          'tests/evaluation/calibration_test.py'),
+    Fault('length without what is right', 'rljax/evaluation/reward_bias.py',
+          '_against(longer, longer_win, seed), _mean',
+          '_against(0 * longer + 0.5, longer_win, seed), _mean',
+          'tests/evaluation/reward_bias_test.py'),
+    Fault('loss measured where it was chosen',
+          'rljax/evaluation/over_optimisation.py',
+          'rest_PN = gold_PN[~half]', 'rest_PN = gold_PN[half]',
+          'tests/evaluation/over_optimisation_test.py'),
 )
 
 

@@ -1,4 +1,4 @@
-"""rljax: training steps, greedy decoding, and GRPO steps, as in its scripts."""
+"""rljax: training, decoding, steps of GRPO, DPO, a reward, as its scripts."""
 import importlib.metadata
 
 import jax
@@ -11,13 +11,19 @@ from rljax import packing
 from rljax import rollout
 from rljax import sharding
 from rljax.interop import convert
+from rljax.models import reward as reward_models
 from rljax.models import transformer
 from rljax.ops import advantages
+from rljax.packing import layout
+from rljax.packing import pairs as packed_pairs
 from rljax.training import batch as batches
 from rljax.training import forward as forwards
 from rljax.training import optimizer as optimizers
+from rljax.training import reward as training_reward
 from rljax.training import state as states
 from rljax.training import update as updates
+from rljax.types import ComparedTexts
+from rljax.types import TokenPair
 from rljax.types import TrainState
 
 VERSIONS = {name: importlib.metadata.version(name)
@@ -130,6 +136,69 @@ def grpo(driver):
     driver.answer(new_tokens=int(group.length_PG.sum()))
 
 
+def dpo(driver):
+  """What a step of `experiments.train_preference` does."""
+  job = driver.job
+  model, params, tokens_BT = load(job)
+  write_logits(model, params, tokens_BT, job)
+  optimizer, state = start_state(states.frozen_copy(params), job)
+  objective = losses.get('preference', 'dpo', beta=job['beta'])
+  forward = forwards.make_forward(model)
+  score = forwards.make_score_fn(forward)
+  update = updates.make_update_fn(
+      forwards.compose(forward, objective.loss), optimizer)
+  pairs = [TokenPair(str(i), *(np.array(part, np.int32) for part in pair),
+                     *(np.ones(len(side), bool) for side in pair[1:]))
+           for i, pair in enumerate(job['pairs'])]
+  lengths = [packed_pairs.stored_length(pair, True) for pair in pairs]
+  rows, _ = layout.place(lengths, job['row_length'])
+  batch, _ = packing.pack_pairs(
+      pairs, num_rows=int(rows.max()) + 1, row_length=job['row_length'],
+      pairs_per_row=len(pairs))
+  refer = lambda: batch.replace(ref_logp_BT=score(params, batch)[0])
+  ready = refer() if job['precomputed'] else None
+  if job['precomputed']:
+    params = None  # the reference is not needed any more
+  key = jax.random.key(0)
+  driver.answer(versions=VERSIONS)
+  while driver.wait():
+    state, metrics = update(state, ready or refer(), key)
+    jax.block_until_ready(state)
+    driver.answer(loss=float(metrics['loss']))
+
+
+def reward(driver):
+  """What a step of `experiments.train_reward_model` does."""
+  job = driver.job
+  language, params, _ = load(job)
+  model = reward_models.RewardModel(language.config)
+  params = {name: part for name, part in params.items() if name != 'head'} | {
+      reward_models.HEAD: {'kernel': jnp.asarray(job['head'])[:, None]}}
+  pairs = [ComparedTexts(tuple(np.array(prompt + side, np.int32)
+                               for side in sides), (0, 1))
+           for prompt, *sides in job['pairs']]
+  rows, _ = layout.place([sum(map(len, pair.texts)) for pair in pairs],
+                         job['row_length'])
+  batch, place_N2 = packing.pack_lists(
+      pairs, num_rows=int(rows.max()) + 1, row_length=job['row_length'],
+      lists_per_row=len(pairs), num_candidates=2)
+  forward = training_reward.make_head_forward(model)
+  score_BPC = training_reward.make_score_fn(forward)(params, batch)[0][..., 0]
+  # All chosen ones, then all rejected ones.
+  np.save(job['logits'], np.asarray(score_BPC)[tuple(place_N2.T)].T.ravel())
+  objective = losses.get('reward', 'bradley_terry')
+  optimizer, state = start_state(params, job)
+  del params  # the update donates them
+  update = updates.make_update_fn(
+      training_reward.compose(forward, objective.loss), optimizer)
+  key = jax.random.key(0)
+  driver.answer(versions=VERSIONS)
+  while driver.wait():
+    state, metrics = update(state, batch, key)
+    jax.block_until_ready(state)
+    driver.answer(loss=float(metrics['loss']))
+
+
 def products(driver):
   """A large matrix product, for the rate of the machine."""
   size = driver.job['size']
@@ -152,5 +221,5 @@ def reads(driver):
 
 
 if __name__ == '__main__':
-  serving.serve(dict(train=train, decode=decode, grpo=grpo, products=products,
-                     reads=reads))
+  serving.serve(dict(train=train, decode=decode, grpo=grpo, dpo=dpo,
+                     reward=reward, products=products, reads=reads))

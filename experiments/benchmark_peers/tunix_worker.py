@@ -1,4 +1,4 @@
-"""Tunix on JAX: training steps, greedy decoding, and GRPO steps."""
+"""Tunix on JAX: training, greedy decoding, steps of GRPO and DPO."""
 import functools
 import importlib.metadata
 import json
@@ -17,6 +17,7 @@ from tunix.models.qwen3 import params as loading
 from tunix.rl import rl_cluster
 from tunix.rl.grpo import grpo_learner
 from tunix.rl.rollout import base_rollout
+from tunix.sft.dpo import dpo_trainer
 
 VERSIONS = {name: importlib.metadata.version(name)
             for name in ('google-tunix', 'jax', 'flax')}
@@ -153,5 +154,59 @@ def grpo(driver):
     learner.train(prompts())
 
 
+class DpoSteps(dpo_trainer.DPOTrainer):
+  """Keeps the loss of the last step."""
+
+  def _buffer_metrics(self, buffer, *, loss, **more):
+    self.last_loss = loss
+    return super()._buffer_metrics(buffer, loss=loss, **more)
+
+
+def padded(rows, left: bool):
+  """(ids, mask) of all rows at the length of the longest."""
+  length = max(map(len, rows))
+  ids = np.zeros((len(rows), length), np.int32)
+  mask = np.zeros((len(rows), length), np.int32)
+  for row, found in enumerate(rows):
+    place = slice(length - len(found), None) if left else slice(len(found))
+    ids[row, place], mask[row, place] = found, 1
+  return ids, mask
+
+
+def dpo(driver):
+  """The reference is scored in each step; there is no other way."""
+  job = driver.job
+  model, tokens_BT = load(job)
+  write_logits(model, tokens_BT, job)
+  reference, _ = load(job)
+  prompts, chosen, rejected = zip(*job['pairs'], strict=True)
+  sides = padded(chosen + rejected, left=False)
+  half = len(prompts)
+  parts = [padded(prompts, left=True),
+           *([x[some] for x in sides]
+             for some in (slice(half), slice(half, 2 * half)))]
+  example = dpo_trainer.TrainingInput(**{
+      f'{name}_{what}': array
+      for name, part in zip(('prompt', 'chosen', 'rejected'), parts,
+                            strict=True)
+      for what, array in zip(('ids', 'mask'), part, strict=True)})
+  trainer = DpoSteps(
+      model, reference, optax.adamw(job['learning_rate'], weight_decay=0.0),
+      dpo_trainer.DPOTrainingConfig(
+          beta=job['beta'], eval_every_n_steps=10**9, max_steps=10**9))
+
+  def steps():
+    while driver.wait():
+      yield example
+      jax.block_until_ready(nnx.state(model))
+      driver.answer(loss=float(trainer.last_loss))
+
+  driver.answer(versions=VERSIONS)
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1),
+                           ('fsdp', 'tp'))
+  with mesh:
+    trainer.train(steps())
+
+
 if __name__ == '__main__':
-  serving.serve(dict(train=train, decode=decode, grpo=grpo))
+  serving.serve(dict(train=train, decode=decode, grpo=grpo, dpo=dpo))

@@ -68,7 +68,7 @@ def bootstrap(score_P, *, seed: int, method: str = 'BCa', level: float = 0.95,
     raise ValueError(f"Expected method 'BCa' or 'percentile', got {method!r}.")
   mean = float(score_P.mean())
   # No spread but that of rounding: nothing to resample, and BCa divides by 0.
-  if np.ptp(score_P) <= 1e-12 * np.abs(score_P).max():
+  if np.ptp(score_P) <= 1e-12 * max(1.0, np.abs(score_P).max()):
     return Interval(mean, mean, mean, level)
   result = stats.bootstrap(
       (score_P,), np.mean, vectorized=True, n_resamples=num_resamples,

@@ -1,0 +1,331 @@
+"""All benchmarks in one command, with scores, verdicts and probabilities."""
+import json
+import pathlib
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+import pytest
+
+from configs.evaluation import rewards_mini
+from experiments import evaluate_rewards
+from experiments import reward_answers
+from experiments import reward_measures
+from experiments import train_reward_model
+from rljax.agents import language_model
+from rljax.data import reward_benchmarks as files
+from tests import configs_test
+
+_SUBSETS = ('alpacaeval-easy', 'llmbar-natural', 'donotanswer', 'math-prm')
+_SOURCES = ('mmlu-pro-law', 'livebench-math', 'livecodebench')
+
+
+def text(quality, length=3):
+  """A response that says how good it is, in words of some length."""
+  return f'quality {quality} ' + 'x' * length
+
+
+def rows(name):
+  """A small file of each published form; better responses say so."""
+  if name == 'reward_bench':
+    return [dict(id=i, prompt=f'P{i}', chosen=text(2, i), rejected=text(1, 4),
+                 subset=_SUBSETS[i % 4], chosen_model='ab'[i % 2],
+                 rejected_model='ba'[i % 2]) for i in range(12)]
+  if name == 'reward_bench_2':
+    plain = [dict(id=str(i), prompt=f'P{i}', chosen=[text(3)], subset='Math',
+                  rejected=[text(1), text(2), text(0)]) for i in range(4)]
+    ties = [dict(id=f'{kind}:{i}', prompt=f'T{i}', subset='Ties',
+                 chosen=[text(3)] * (2 if kind == 'tied' else 1),
+                 rejected=[text(1)]) for i in range(2)
+            for kind in ('tied', 'ref')]
+    return plain + ties
+  if name == 'judge_bench':
+    return [dict(pair_id=f'j{i}', source=_SOURCES[i % 3], question=f'P{i}',
+                 response_A=text(1 + i % 2), response_B=text(2 - i % 2),
+                 label='A>B' if i % 2 else 'B>A') for i in range(12)]
+  if name == 'rm_bench':
+    return [dict(id=f'r{i}', prompt=f'P{i}', domain=('chat', 'code')[i % 2],
+                 chosen=[text(2), text(3), text(4)],
+                 rejected=[text(0), text(1), text(2)]) for i in range(4)]
+  if name == 'vl_reward_bench':
+    return [dict(id=f'v{i}', query=f'P{i}', response=[text(1), text(2)],
+                 human_ranking=[1, 0], image_path=f'images/povid/{i}.jpg')
+            for i in range(4)]
+  return [dict(id=f'b{i}', prompt=f'P{i}', gold=[0.0, 1.0, 3.0, -2.0],
+               responses=[text(q) for q in (1, 2, 3, 4)]) for i in range(6)]
+
+
+def quality(response):
+  return float(response.split()[1])
+
+
+def scalar(name='scalar'):
+  """Scores a response by what it says of itself."""
+  calls = []
+  def scorer(texts):
+    calls.append(len(texts))
+    return np.array([quality(response) for _, response in texts])
+  return reward_answers.Model(name, scorer=scorer), calls
+
+
+def judge(preference, name='judge'):
+  """A judge of (better of the first, better of the second, call)."""
+  return reward_answers.Model(name, judge=lambda pairs, calls: np.array([
+      preference(quality(pair.first), quality(pair.second), call)
+      for pair, call in zip(pairs, calls, strict=True)]))
+
+
+class EvaluateRewardsTest(parameterized.TestCase):
+
+  @pytest.fixture(autouse=True)
+  def share(self, tmp_path):
+    self.folder = tmp_path
+
+  def config(self, *names, **changes):
+    config = rewards_mini.get_config()
+    for name in names or files.READERS:
+      path = self.folder / f'{name}.jsonl'
+      path.write_text(''.join(json.dumps(row) + '\n' for row in rows(name)))
+      config.benchmarks[name] = str(path)
+    config.update(changes)
+    return config.lock()
+
+  def run_it(self, model, *names, workdir='run', **changes):
+    return evaluate_rewards.run(self.config(*names, **changes),
+                                str(self.folder / workdir), model)
+
+  def test_a_scalar_model_on_all_benchmarks(self):
+    model, _ = scalar()
+    found = self.run_it(model)
+    of = lambda name, rule, average: found[name]['scores'][rule][average][
+        'estimate']
+    self.assertEqual(of('reward_bench', 'official', 'overall'), 1.0)
+    self.assertEqual(of('judge_bench', 'official', 'macro'), 1.0)
+    # Right 2, 3, 4 against wrong 0, 1, 2: all but the tie of 2 and 2, which is
+    # in the upper corner: hard is 2 of 3, overall 8 of 9.
+    self.assertAlmostEqual(of('rm_bench', 'hard', 'macro'), 2 / 3)
+    self.assertAlmostEqual(of('rm_bench', 'official', 'macro'), 8 / 9)
+    self.assertAlmostEqual(of('rm_bench', 'ties half', 'macro'), 8.5 / 9)
+    # Ties: two equal right scores, spread 0: 1.01; Math: 1.
+    self.assertAlmostEqual(of('reward_bench_2', 'official', 'macro'), 1.005)
+    # The proxy prefers 1 < 2 < 3 < 4, whose gold is 0, 1, 3, -2.
+    curve = found['best_of_n']['curve']
+    gold = [point['gold']['estimate'] for point in curve['points']]
+    # Of two: -2 in 3 of 6 pairs, 3 in 2, 1 in 1: (−6 + 6 + 1) / 6.
+    np.testing.assert_allclose(gold, [0.5, 1 / 6, (-2 * 3 + 3) / 4, -2])
+    self.assertEqual(curve['best_n'], 1)
+    self.assertLess(curve['lost']['interval']['high'], 0)
+    for name in ('results.json', 'report.md', 'report.json', 'answers.jsonl',
+                 'plots/over_optimisation.png',
+                 'plots/reliability_judge_bench.png'):
+      self.assertTrue((self.folder / 'run' / name).exists(), name)
+
+  def test_a_judge_that_always_takes_the_first(self):
+    found = self.run_it(judge(lambda a, b, call: 1.0), 'judge_bench',
+                        'reward_bench', 'rm_bench', 'vl_reward_bench')
+    scores = found['judge_bench']['scores']
+    for rule in ('official', 'both orders right', 'swap average'):
+      self.assertEqual(scores[rule]['micro']['estimate'], 0.0)
+    position = found['judge_bench']['bias']['position']
+    self.assertEqual(position['first_wins']['estimate'], 1.0)
+    self.assertEqual(position['first_both'], 1.0)
+    self.assertIsNone(found['judge_bench']['calibration'])
+    half = found['rm_bench']['scores']['ties half']['macro']['estimate']
+    self.assertEqual(half, 0.5)
+    # One order, drawn: neither all nor nothing.
+    official = found['reward_bench']['scores']['official']['overall']
+    self.assertBetween(official['estimate'], 0.01, 0.99)
+
+  def test_a_judge_of_probabilities(self):
+    # 0.9 for the better one, plus what it likes of the first place.
+    found = self.run_it(judge(lambda a, b, call: 0.85 if a > b else 0.25),
+                        'judge_bench', 'reward_bench_2', 'best_of_n')
+    self.assertEqual(
+        found['judge_bench']['scores']['swap average']['micro']['estimate'],
+        1.0)
+    after = found['judge_bench']['calibration']['after']
+    self.assertEqual(after['accuracy'], 1.0)
+    self.assertEqual(
+        found['reward_bench_2']['scores']['official']['Math']['estimate'], 1.0)
+    # Against the anchor all better ones look alike: equal scores share.
+    self.assertGreater(found['best_of_n']['curve']['ties'], 0.5)
+
+  def test_missing_verdicts_are_counted_both_ways(self):
+    found = self.run_it(judge(
+        lambda a, b, call: np.nan if call == 4 else float(a > b)),
+                        'vl_reward_bench')['vl_reward_bench']
+    self.assertEqual(found['counts']['unparsed'], 4)
+    self.assertIsNone(found['scores']['official, k=5']['micro'])  # all left out
+    self.assertEqual(found['scores']['strict, k=5']['micro']['estimate'], 1.0)
+    self.assertEqual(found['scores']['official, k=3']['micro']['estimate'],
+                     1.0)
+    silent = self.run_it(judge(lambda a, b, call: np.nan, 'silent'),
+                         'reward_bench', workdir='silent')['reward_bench']
+    self.assertEqual(silent['scores']['official']['overall']['estimate'], 0.5)
+    self.assertEqual(
+        silent['scores']['undecided wrong']['overall']['estimate'], 0.0)
+
+  def test_a_language_model_judges_through_its_words(self):
+    def model(requests, *, on_reply=None):
+      for i, request in enumerate(requests):
+        content = request.messages[0]['content']
+        first, second = (float(part.split()[0])
+                         for part in content.split('quality ')[1:3])
+        on_reply(i, language_model.Reply((language_model.Response(
+            r'\boxed{%s}' % ('A' if first > second else 'B'), 'stop'),), 1, 1))
+
+    config = self.config('judge_bench')
+    made = reward_answers.from_language_model(
+        config, model, self.folder / 'verdicts.jsonl')
+    found = evaluate_rewards.run(config, str(self.folder / 'run'), made)
+    self.assertEqual(
+        found['judge_bench']['scores']['official']['macro']['estimate'], 1.0)
+    self.assertLen((self.folder / 'verdicts.jsonl').read_text().splitlines(),
+                   24)
+
+  def test_a_pair_judge_of_logits(self):
+    # GRAM's form: z_A - z_B = 2 (first - second) + 1 for the place.
+    made = reward_answers.from_pair_judge(lambda pairs: np.array([
+        [2 * (quality(p.first) - quality(p.second)) + 1, 0] for p in pairs]),
+                                          'gram')
+    found = self.run_it(made, 'judge_bench')['judge_bench']
+    self.assertEqual(found['scores']['swap average']['micro']['estimate'], 1.0)
+    first = found['bias']['position']['first_wins']['estimate']
+    self.assertEqual(first, 0.5)  # 3 and -1: the place never decides
+
+  def test_what_was_asked_is_not_asked_again(self):
+    model, calls = scalar()
+    first = self.run_it(model, 'rm_bench', chunk=3)
+    self.assertEqual(calls, [18, 6])  # 4 items of six responses, three at once
+    again = self.run_it(model, 'rm_bench', chunk=3)
+    self.assertEqual(first, again)
+    self.assertLen(calls, 2)
+    other, others = scalar('another')
+    self.run_it(other, 'rm_bench', chunk=3)
+    self.assertLen(others, 2)
+
+  def test_a_run_that_broke_goes_on(self):
+    model, calls = scalar()
+    def breaks(texts):
+      if calls:
+        raise RuntimeError('the device is gone')
+      return model.scorer(texts)
+
+    with self.assertRaisesRegex(RuntimeError, 'gone'):
+      self.run_it(reward_answers.Model('scalar', scorer=breaks), 'judge_bench',
+                  chunk=5)
+    with (self.folder / 'run' / 'answers.jsonl').open('a') as file:
+      file.write('{"benchmark": "judge')
+    found = self.run_it(model, 'judge_bench', chunk=5)
+    self.assertEqual(calls, [10, 10, 4])
+    self.assertEqual(found['judge_bench']['counts']['items'], 12)
+
+  def test_recorded_answers_are_those_of_the_run(self):
+    made = judge(lambda a, b, call: 0.5 + 0.4 * np.sign(a - b))
+    asked = self.run_it(made, 'judge_bench', 'vl_reward_bench')
+    config = self.config('judge_bench', 'vl_reward_bench')
+    with config.unlocked():
+      config.asked.path = str(self.folder / 'run' / 'answers.jsonl')
+    self.assertEqual(
+        evaluate_rewards.run(config, str(self.folder / 'again')), asked)
+
+  def test_two_models_on_the_same_items(self):
+    good, _ = scalar()
+    bad = reward_answers.Model('bad', scorer=lambda texts: np.array(
+        [-quality(response) for _, response in texts]))
+    self.run_it(bad, 'judge_bench', workdir='bad')
+    found = self.run_it(good, 'judge_bench', against=str(
+        self.folder / 'bad' / 'answers.jsonl'))['judge_bench']['against']
+    micro = found['official']['micro']
+    self.assertEqual(micro['interval']['estimate'], 1.0)
+    self.assertLess(micro['p_value'], 0.01)
+
+  @parameterized.parameters(
+      (dict(id='j0', scores=[1.0]), "2 numbers.*'scores'.*line 1"),
+      (dict(id='j0', votes=[[0, 1, 0, 2]]), "'votes'.*line 1"),
+      (dict(id='j0', votes=[[0, 1, 0, 1]]), r'\(1, 0, 0\).*both orders'),
+      (dict(id='j99', scores=[1, 2]), "answer to item 'j0'"),
+      (dict(id=3, scores=[1, 2]), "'id' of .*line 1"))
+  def test_a_recorded_line_that_does_not_fit(self, row, message):
+    path = self.folder / 'given.jsonl'
+    path.write_text(json.dumps(dict(benchmark='judge_bench') | row) + '\n')
+    config = self.config('judge_bench')
+    with config.unlocked():
+      config.asked.path = str(path)
+    with self.assertRaisesRegex(ValueError, message):
+      evaluate_rewards.run(config, str(self.folder / 'run'))
+
+  def test_scores_that_are_not_finite_are_refused(self):
+    bad = reward_answers.Model('bad', scorer=lambda texts: np.full(
+        len(texts), np.nan))
+    with self.assertRaisesRegex(ValueError, 'with 24 that are not'):
+      self.run_it(bad, 'judge_bench')
+
+  @parameterized.parameters(
+      (dict(benchmarks={}), 'file of a benchmark'),
+      (dict(asked=dict(name='gpt')), "got 'gpt'"),
+      (dict(asked=dict(name='recorded')), 'asked.path'),
+      (dict(asked=dict(name='trained')), 'folder of a run'),
+      (dict(asked=dict(name='server')), 'asked.base_url'))
+  def test_what_cannot_be_asked_is_refused_at_once(self, changes, message):
+    config = rewards_mini.get_config()
+    config.benchmarks.judge_bench = 'file.jsonl'
+    if 'benchmarks' in changes:
+      config.benchmarks.judge_bench = ''
+    config.update({key: value for key, value in changes.items() if value})
+    with self.assertRaisesRegex(ValueError, message):
+      evaluate_rewards.check(config)
+
+  def test_rules_refuse_before_anything_is_asked(self):
+    model, calls = scalar()
+    config = self.config('best_of_n', 'reward_bench_2')
+    path = pathlib.Path(config.benchmarks.reward_bench_2)
+    path.write_text(''.join(path.read_text().splitlines(keepends=True)[:-1]))
+    with self.assertRaisesRegex(ValueError, r"\['ref:1'\] alone"):
+      evaluate_rewards.run(config, str(self.folder / 'run'), model)
+    self.assertEmpty(calls)
+
+
+class TrainedTest(parameterized.TestCase):
+
+  @pytest.fixture(autouse=True)
+  def share(self, tmp_path):
+    self.folder = tmp_path
+
+  @parameterized.parameters('bradley_terry_tiny', 'gram_tiny')
+  def test_a_model_of_ours_is_asked(self, name):
+    # Texts of a length for its rows; what it says after two steps is nothing.
+    run = str(self.folder / 'model')
+    train_reward_model.run(
+        configs_test.module(f'configs/reward/{name}.py').get_config('smoke'),
+        run)
+    config = rewards_mini.get_config('trained')
+    config.asked.path = run
+    path = self.folder / 'judge_bench.jsonl'
+    path.write_text(''.join(json.dumps(row | dict(
+        question='Q', response_A='ab', response_B='bb')) + '\n'
+                            for row in rows('judge_bench')[:4]))
+    config.benchmarks.judge_bench = str(path)
+    found = evaluate_rewards.run(config, str(self.folder / 'run'))
+    self.assertEqual(found['judge_bench']['counts']['items'], 4)
+    self.assertEqual(found['judge_bench']['counts']['unparsed'], 0)
+    written = json.loads((self.folder / 'run' / 'answers.jsonl').read_text(
+        ).splitlines()[0])
+    self.assertIn('scores' if 'bradley' in name else 'votes', written)
+
+
+class ResponseScoresTest(absltest.TestCase):
+
+  def test_round_robin_by_hand(self):
+    # 0 beats 1 with 0.8 and 2 with 0.6; 1 beats 2 with 1: means 0.7, 0.6, 0.2.
+    item = files.Item('i', 'P', ('a', 'b', 'c'), 1, 'g')
+    wins = {(0, 1): 0.8, (0, 2): 0.6, (1, 2): 1.0}
+    votes = [vote for (i, j), p in wins.items()
+             for vote in ((i, j, 0, p), (j, i, 0, 1 - p))]
+    found = reward_measures.response_scores(
+        item, reward_answers.Answer(votes=tuple(votes)))
+    np.testing.assert_allclose(found, [0.7, 0.6, 0.2])
+
+
+if __name__ == '__main__':
+  absltest.main()
