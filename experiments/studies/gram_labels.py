@@ -50,7 +50,7 @@ _MORE = 0.3           # more smoothing than noise
 _TUNING_SEED = 100
 _ROW = 32             # tokens
 # A wide start and fast rotations: short texts, and few steps to learn in.
-_MODEL = dict(variant='tiny_dense', init_std=0.15, rope_theta=100.0,
+MODEL = dict(variant='tiny_dense', init_std=0.15, rope_theta=100.0,
               tied_head=False)
 
 
@@ -95,10 +95,13 @@ class Words(tokenizers.ByteTokenizer):
   _FIRST = 263  # ids above those of the roles
 
   def encode(self, text: str) -> list[int]:
-    for i, piece in enumerate(self._PIECES):
-      text = text.replace(piece, chr(0xE000 + i))
-    return [self._FIRST + ord(letter) - 0xE000 if ord(letter) >= 0xE000
-            else ord(letter) for letter in text]
+    ids = []
+    while text:
+      found = [i for i, piece in enumerate(self._PIECES)
+               if text.startswith(piece)]
+      ids += [self._FIRST + found[0]] if found else super().encode(text[0])
+      text = text[len(self._PIECES[found[0]]) if found else 1:]
+    return ids
 
 
 def plan(sizes: Sizes) -> outcome.Plan:
@@ -183,7 +186,7 @@ def kept(path: pathlib.Path, make):
 
 def random_start(seeds):
   """Parameters of a language model for each seed."""
-  model = models.create(**_MODEL)
+  model = models.create(**MODEL)
   dummy_BT = jnp.zeros((1, 8), jnp.int32)
   init = lambda key: sharding.unbox(
       model.init(key, dummy_BT, dummy_BT, dummy_BT)['params'])
@@ -192,7 +195,7 @@ def random_start(seeds):
 
 def write_both(sizes, seeds, params_R):
   """Stage 1 for each seed."""
-  model, tokenizer = models.create(**_MODEL), Words()
+  model, tokenizer = models.create(**MODEL), Words()
 
   def examples(seed):
     records = toy(sizes.unlabeled, [seed, 0])
@@ -210,7 +213,7 @@ def write_both(sizes, seeds, params_R):
 
 def one_arm(arm, sizes, seeds, params_S) -> dict:
   """rate -> what each seed is found to do; all of them side by side."""
-  model, tokenizer = models.create(**_MODEL), Words()
+  model, tokenizer = models.create(**MODEL), Words()
   if arm.form == 'scores':
     params_S = jax.vmap(lambda params, key: reward_nets.from_language_model(
         params, 1, key))(params_S, stacked(
@@ -294,10 +297,11 @@ def shown(tokenizer, records, swap: bool):
                   for record in records])
 
 
-def in_rows(texts):
+def in_rows(texts, row_length: int = _ROW, num_candidates: int = 2):
+  """A row for each list, in their order."""
   batch, place_N2 = packing.pack_lists(
-      texts, num_rows=len(texts), row_length=_ROW, lists_per_row=1,
-      num_candidates=2)
+      texts, num_rows=len(texts), row_length=row_length, lists_per_row=1,
+      num_candidates=num_candidates)
   return jax.tree.map(lambda x: x[place_N2[:, 0]], batch)
 
 
