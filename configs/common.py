@@ -226,7 +226,18 @@ def reward_model(form: str) -> config_dict.ConfigDict:
 
 def toy_comparisons(count: int, size: int = 2) -> dict:
   """Texts of which the one that holds a letter more often is better."""
-  return dict(name='toy', count=count, length=5, size=size, flip=0.0, seed=0)
+  return dict(name='toy', count=count, length=5, requests='a', size=size,
+              flip=0.0, seed=0)
+
+
+def toy_judge() -> dict:
+  """A model that learns to judge toy texts in some hundred steps.
+
+  A wide start and fast rotations do it; from the start of a large model it
+  learns nothing.
+  """
+  return dict(variant='tiny_dense', init_std=0.15, rope_theta=100.0,
+              tied_head=False)
 
 
 def comparisons(source: dict, validation_size: int,

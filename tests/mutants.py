@@ -322,6 +322,38 @@ FAULTS = (
           'rljax/evaluation/over_optimisation.py',
           'rest_PN = gold_PN[~half]', 'rest_PN = gold_PN[half]',
           'tests/evaluation/over_optimisation_test.py'),
+    # Reward models.
+    Fault('smoothing mass on the right label', 'rljax/ops/comparisons.py',
+          '(1 - wrong_mass) * right - wrong_mass * jax.nn.log_sigmoid(-ahead)',
+          'wrong_mass * right - (1 - wrong_mass) * jax.nn.log_sigmoid(-ahead)',
+          'tests/losses/reward tests/ops/comparisons_test.py'),
+    Fault('smoothing as torch counts', 'rljax/losses/reward/gram.py',
+          'torch_label_smoothing / 2', 'torch_label_smoothing',
+          'tests/losses/reward'),
+    Fault('gaps masked too late', 'rljax/ops/comparisons.py',
+          'jnp.where(\n      better_BPCC, score_BPC[..., :, None] '
+          '- score_BPC[..., None, :], 0.0)',
+          'better_BPCC * (\n      score_BPC[..., :, None] '
+          '- score_BPC[..., None, :])',
+          'tests/losses/reward'),
+    Fault('worst first', 'rljax/losses/reward/plackett_luce.py',
+          'axis=2, reverse=True', 'axis=2, reverse=False',
+          'tests/losses/reward'),
+    Fault('one order of the pair alone', 'rljax/agents/pair_judge.py',
+          '(np.tanh(gap_N / 2) + np.tanh(other_N / 2)) / 4',
+          'np.tanh(gap_N / 2) / 2', 'tests/agents/pair_judge_test.py'),
+    Fault('a tie unseats the incumbent', 'rljax/agents/pair_judge.py',
+          'if new > old:', 'if new >= old:', 'tests/agents/pair_judge_test.py'),
+    Fault('the reference is rewarded', 'rljax/agents/pair_judge.py',
+          'scores(judge, pairs, average=average)[:, 1]',
+          'scores(judge, pairs, average=average)[:, 0]',
+          'tests/agents/pair_judge_test.py'),
+    Fault('scores read one token late', 'rljax/packing/lists.py',
+          'ends.append(end - 1)', 'ends.append(end)',
+          'tests/packing/lists_test.py'),
+    Fault('any statistics will do', 'rljax/rewards/model_based.py',
+          'if found.step != step:', 'if False:',
+          'tests/rewards/model_based_test.py')
 )
 
 

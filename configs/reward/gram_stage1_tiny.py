@@ -20,7 +20,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   smoke = arg == 'smoke'
 
   config = common.reward_model('pretraining')
-  config.model = dict(variant='tiny_dense')
+  config.model = common.toy_judge()
   config.num_steps = 2 if smoke else 250
   config.data = common.comparisons(
       common.toy_comparisons(count=32 if smoke else 8_000),

@@ -24,7 +24,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   smoke, adapt = arg == 'smoke', arg == 'adapt'
 
   config = common.reward_model('judge')
-  config.model = dict(variant='tiny_dense')
+  config.model = common.toy_judge()
   config.num_steps = 2 if smoke else 40 if adapt else 400
   config.data = common.comparisons(
       common.toy_comparisons(count=32 if smoke else 128 if adapt else 2_000),

@@ -16,15 +16,16 @@ LETTERS = 'abcdefgh'
 
 
 def records(count: int, *, seed: int, length: int = 5, letters: str = LETTERS,
-            size: int = 2, flip: float = 0.0, name: str = 'toy'
-            ) -> list[Record]:
+            requests: str = LETTERS, size: int = 2, flip: float = 0.0,
+            name: str = 'toy') -> list[Record]:
   """Pairs, or lists of more than two, all of different quality.
 
   Args:
     count: how many.
     seed: of everything.
     length: letters of a response.
-    letters: to draw requests and responses from.
+    letters: to draw responses from.
+    requests: to draw requests from, some of the letters.
     size: responses of a list; 2 is a pair.
     flip: probability that the label of a pair is wrong.
     name: in front of the ids.
@@ -32,13 +33,14 @@ def records(count: int, *, seed: int, length: int = 5, letters: str = LETTERS,
   Raises:
     ValueError: sizes that cannot be.
   """
-  if count < 1 or not 2 <= size <= length + 1 or not 0 <= flip < 1:
+  if not (count >= 1 and 2 <= size <= length + 1 and 0 <= flip < 1
+          and requests and set(requests) <= set(letters)):
     raise ValueError(
         f'Expected a record at least, 2 to {length + 1} responses of different '
-        f'quality and a flip in [0, 1), got {count}, {size} and {flip}. '
-        'Correct them.')
+        f'quality, a flip in [0, 1) and requests among {letters!r}, got '
+        f'{count}, {size}, {flip} and {requests!r}. Correct them.')
   rng = np.random.default_rng(seed)
-  return [_record(rng, f'{name}-{i:06d}', length, letters, size, flip)
+  return [_record(rng, f'{name}-{i:06d}', length, letters, requests, size, flip)
           for i in range(count)]
 
 
@@ -47,8 +49,8 @@ def quality(record: Record, response: str) -> int:
   return response.count(record['prompt'][0]['content'])
 
 
-def _record(rng, name, length, letters, size, flip) -> Record:
-  wanted = str(rng.choice(list(letters)))
+def _record(rng, name, length, letters, requests, size, flip) -> Record:
+  wanted = str(rng.choice(list(requests)))
   others = [letter for letter in letters if letter != wanted]
   responses = []
   for share in rng.choice(length + 1, size, replace=False):

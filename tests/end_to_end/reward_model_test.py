@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+from configs.policy import c3po_tiny
 from configs.reward import bradley_terry_tiny
 from configs.reward import gram_stage1_tiny
 from configs.reward import gram_tiny
 from configs.reward import plackett_luce_tiny
 from experiments import reward_models
+from experiments import train_policy
 from experiments import train_reward_model
 from rljax import sharding
 from rljax.agents import pair_judge
@@ -139,6 +141,33 @@ class RewardModelTest(absltest.TestCase):
       with self.assertRaisesRegex(ValueError, 'num_heads'):
         self.train(make_config(plackett_luce_tiny, num_steps=1, **{
             'init.checkpoint': at('first')}), 'fourth')
+
+  def test_both_reward_a_policy(self):
+    for module, name in ((bradley_terry_tiny, 'scores'), (gram_tiny, 'judge')):
+      self.train(make_config(module, num_steps=1, **{
+          'packing.row_length': 256, 'model.num_layers': 1}), name)
+      config = c3po_tiny.get_config('smoke')
+      config.model = dict(variant='tiny_dense', num_layers=1)
+      config.num_steps, config.dynamic_sampling = 1, False
+      config.data.source.data_dir = str(self.folder / 'data')
+      config.reward_model.update(run=str(self.folder / name),
+                                 normalize=name == 'scores')
+      with metrics.CompilationCounter() as counter:
+        train_policy.run(config, self.folder / f'policy_{name}')
+      line, = metrics.read(
+          self.folder / f'policy_{name}' / metrics.FILE_NAME)
+      with self.subTest(f'{name}: an untrained policy is always wrong'):
+        self.assertEqual(line['accuracy'], 0.0)  # as the verifiers say
+        self.assertEqual(line['ungradable'], 0.0)
+        self.assertNotEqual(line['reward'], 0.0)
+        self.assertGreater(line['grad_norm'], 0)  # and yet there is a signal
+      with self.subTest(f'{name}: nothing is compiled for it twice'):
+        for function in ('score_lists', 'prefill', 'decode', 'update'):
+          self.assertEqual(counter.counts[function], 1, function)
+    with self.subTest('a judge needs no statistics, and has none'):
+      config.reward_model.normalize = True
+      with self.assertRaisesRegex(ValueError, 'normalize=False'):
+        train_policy.run(config, self.folder / 'refused')
 
   def test_what_cannot_work_is_refused(self):
     for changes, message in (

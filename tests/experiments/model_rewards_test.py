@@ -1,0 +1,105 @@
+"""Rewards of a model in the place of a verifier's; nothing is compiled."""
+import contextlib
+import dataclasses
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import numpy as np
+
+from configs.policy import c3po_tiny
+from experiments import model_rewards
+from experiments import responses
+from rljax.data import tokenizer as tokenizers
+from rljax.rewards import model_based
+from tests.experiments import graded as graded_lib
+from tests.packing import rollouts
+
+
+class Draw:
+  """Stands in for the sampler: notes how it is asked."""
+
+  def __init__(self, texts):
+    self.texts, self.asked = texts, []
+    self.params, self.key = 'params', 'key'
+    self.tokenizer = tokenizers.ByteTokenizer()
+    self.sampling = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+    self.clock = lambda stage: contextlib.nullcontext()
+
+  def sampler(self, params, prompts, key, **options):
+    self.asked.append((params, len(prompts), options))
+    length_PG = np.array([[len(text)] for text in self.texts])
+    rollout = rollouts.make_rollout(length_PG, [3] * len(self.texts), 8)
+    tokens_PGT = np.zeros((len(self.texts), 1, 8), np.int32)
+    for p, text in enumerate(self.texts):
+      tokens_PGT[p, 0, :len(text)] = list(text.encode())
+    return dataclasses.replace(rollout, tokens_PGT=tokens_PGT)
+
+
+def of_length(pairs):
+  """A judge that likes long responses; of 'text 3' it says nothing."""
+  return np.array([[np.nan] * 2 if 'text 3' in (pair.first, pair.second)
+                   else [len(pair.first), len(pair.second)] for pair in pairs])
+
+
+class ScoresTest(absltest.TestCase):
+
+  def test_the_score_is_the_reward_and_the_verdict_stays(self):
+    graded = graded_lib.make([[1, 0], [None, 1]])
+    asked = []
+
+    def ask(prompts, texts, stopped):
+      asked.append((list(prompts), list(texts), list(stopped)))
+      return np.array([0.5, -1.0, 2.0, np.nan])
+
+    found = model_rewards.by_scores(graded, ask, None)
+    np.testing.assert_array_equal(found.reward_PG, [[0.5, -1.0], [2.0, 0.0]])
+    np.testing.assert_array_equal(found.valid_PG, [[True, True], [True, False]])
+    np.testing.assert_array_equal(found.correct_PG, graded.correct_PG)
+    prompts, texts, _ = asked[0]
+    self.assertEqual(prompts, ['Say 0.', 'Say 0.', 'Say 1.', 'Say 1.'])
+    self.assertEqual(texts, list(graded.texts))
+    summary = responses.summary(found)
+    self.assertEqual(summary['ungradable'], 1.0)
+    self.assertAlmostEqual(summary['reward'], 0.5)
+
+  def test_normalised_by_what_was_measured(self):
+    found = model_rewards.by_scores(
+        graded_lib.make([[1, 0]]), lambda *_: np.array([5.0, 1.0]),
+        model_based.Statistics(3.0, 2.0, 10, 'x', 1))
+    np.testing.assert_array_equal(found.reward_PG, [[1.0, -1.0]])
+
+
+class JudgeTest(parameterized.TestCase):
+
+  def test_against_one_greedy_answer_for_each_prompt(self):
+    graded = graded_lib.make([[1, 0], [0, 1]])
+    draw = Draw(['text 0', 'short'])
+    found = model_rewards.by_judge(graded, draw, of_length, 'probability')
+    # 'text 0' against itself; 'text 2' is one letter longer than 'short'.
+    self.assertEqual(found.reward_PG[0, 0], 0.5)
+    self.assertAlmostEqual(found.reward_PG[1, 0], 1 / (1 + np.exp(-1)),
+                           places=6)
+    np.testing.assert_array_equal(found.valid_PG, [[True, True], [True, False]])
+    params, prompts, options = draw.asked[0]
+    self.assertLen(draw.asked, 1)
+    self.assertEqual((params, prompts), ('params', 2))
+    self.assertEqual(options, dict(samples_per_prompt=1, temperature=0.0,
+                                   top_k=0, top_p=1.0, min_p=0.0))
+
+
+class CheckTest(parameterized.TestCase):
+
+  @parameterized.parameters(('heads', 'max'), ('average', 'median'))
+  def test_unknown_words_are_refused(self, name, word):
+    config = c3po_tiny.get_config('smoke')
+    model_rewards.check(config)
+    config.reward_model[name] = word
+    with self.assertRaisesRegex(ValueError, word):
+      model_rewards.check(config)
+
+  def test_without_a_run_the_verifiers_reward(self):
+    self.assertIsNone(model_rewards.create(c3po_tiny.get_config('smoke'), None))
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,65 @@
+"""The plan of the study of GRAM, and the data that it is made of."""
+import pathlib
+import tempfile
+from unittest import mock
+
+from absl.testing import absltest
+import numpy as np
+import pytest
+
+from experiments.studies import gram_labels
+from experiments.studies import outcome
+from rljax.data import judge_prompts
+from rljax.data import toy_comparisons
+
+
+class PlanTest(absltest.TestCase):
+
+  def test_arms_differ_in_what_the_claims_are_about(self):
+    sizes = gram_labels.Sizes()
+    self.assertGreaterEqual(len(sizes.seeds), 5)
+    self.assertNotIn(gram_labels._TUNING_SEED, sizes.seeds)
+    plan = gram_labels.plan(sizes)
+    self.assertLen(plan.claims, 10)
+    masses = {arm.wrong_label_mass for arm in gram_labels.ARMS.values()}
+    self.assertEqual(masses, {0.0, gram_labels.NOISE, gram_labels._MORE})
+    self.assertAlmostEqual(gram_labels.fitted_gap(0.1), np.log(9))
+
+  def test_words_of_the_templates_are_tokens(self):
+    words = gram_labels.Words()
+    record, = toy_comparisons.records(1, seed=0, requests='a')
+    tokens, status = judge_prompts.prompt_tokens(
+        words, record['prompt'], record['chosen'], record['rejected'], 500)
+    self.assertEqual(status, 'whole')
+    self.assertLen(tokens, 21)
+    self.assertEqual(judge_prompts.label_ids(words), (65, 66))
+    (written, mask), _ = judge_prompts.pretraining_example(
+        words, record, 500, 0)
+    self.assertLessEqual(set(written[mask].tolist()) - {words.eos_id},
+                         set(tokens.tolist()))
+
+  def test_measured_against_labels_as_noisy_as_those_of_training(self):
+    sure = gram_labels.measured(np.full(4_000, 20.0), np.full(9, -1.0), 2.0, 0)
+    self.assertEqual(sure['accuracy'], 1.0)
+    self.assertEqual(sure['accuracy, longer texts'], 0.0)
+    self.assertBetween(sure['ece'], 0.08, 0.12)  # sure, and wrong one in ten
+    wise = gram_labels.measured(np.full(4_000, np.log(9)), np.ones(9), 2.0, 0)
+    self.assertLess(wise['ece'], 0.02)
+    self.assertLess(wise['nll'], sure['nll'])
+
+
+@pytest.mark.slow
+class StudyTest(absltest.TestCase):
+
+  def test_it_runs_and_goes_on_where_it_was(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    first = gram_labels.run(True, folder)
+    with mock.patch.object(gram_labels, 'train') as train:
+      second = gram_labels.run(True, folder)
+    train.assert_not_called()
+    self.assertEqual(first['arms'], second['arms'])
+    outcome.write(second, folder)
+
+
+if __name__ == '__main__':
+  absltest.main()
