@@ -31,6 +31,15 @@ class PairsTest(absltest.TestCase):
     self.assertGreater(max(texts), 1.5 * sum(texts) / len(texts))
 
 
+class RowLengthTest(absltest.TestCase):
+
+  def test_the_least_room_is_left(self):
+    # 64: three rows of 64 hold 40, 40, 40; 128: 40 + 40 + 40 in one.
+    self.assertEqual(preference_steps.row_length([40, 40, 40]), 128)
+    # 100 and 100 need 256 slots either way: the shorter row wins.
+    self.assertEqual(preference_steps.row_length([100, 100]), 128)
+
+
 class LimitTest(absltest.TestCase):
 
   def test_products_of_a_pair_by_hand(self):
