@@ -1,0 +1,266 @@
+r"""How good the best of n is, by targets, α and rounds; and a planted shortcut.
+
+  python -m experiments.studies.gan_rm --workdir=runs/studies/gan_rm
+
+Digits, whole or degraded, some in a frame. The generator makes all of these;
+the targets are whole digits without a frame, and in the arm `shortcut` all of
+them are framed. Every arm of a seed starts from the same generator, takes as
+many samples of it, and tunes it in as many steps; `3 rounds` takes a third of
+each in every round, and fits its reward three times. The judge of quality is a
+classifier of other images that sees the inside of the frame alone: the chance
+that it gives to "the digit asked for, and whole".
+
+Reference: GAN-RM (arXiv 2506.13846).
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+
+from experiments import gan_images
+from experiments import gan_rounds
+from experiments.studies import compare
+from experiments.studies import outcome
+from rljax import journal
+from rljax.data import best_of_n
+from rljax.data import images
+from rljax.evaluation import image_rewards
+from rljax.training import fit
+from rljax.training import state as states
+
+_N = 16
+_NOISE = 0.25
+_DEGRADED = 10  # the judge's class beside the ten digits
+
+# Overrides of the config of an arm.
+ARMS = {
+    '128 targets': {},
+    '16 targets': {'data.num_proxies': 16},
+    '500 targets': {'data.num_proxies': 500},
+    'no bootstrap': {'bootstrap.num_chosen': 0},
+    'alpha 0': {'bootstrap.alpha': 0.0},
+    'alpha 0.5': {'bootstrap.alpha': 0.5},
+    '3 rounds': {'num_rounds': 3},
+    'shortcut': {'data.marked_proxies': True},
+}
+_TAKE = lambda name: lambda found: found[name]
+METRICS = {name: _TAKE(name) for name in (
+    'quality of one', f'quality of the best of {_N}', 'gain of the best',
+    'framed among the best', 'quality after tuning', 'Fréchet after tuning',
+    'diversity after tuning', 'memorisation', 'shortcut AUC')}
+
+
+def make(smoke: bool = False) -> outcome.Plan:
+  """Claims, made before anything was run."""
+  best, base = f'quality of the best of {_N}', '128 targets'
+  return outcome.Plan(
+      name='gan_rm',
+      question='Does GAN-RM choose better images with more targets, with '
+               'bootstrapping and with more rounds, and does it follow a mark '
+               'of its targets instead?',
+      arms=ARMS, metrics=METRICS, seeds=(0, 1) if smoke else (0, 1, 2, 3, 4),
+      claims=[
+          outcome.Claim('the best of 16 is better than one', 'gain of the best',
+                        base, None, 1),
+          outcome.Claim('500 targets choose better than 16', best,
+                        '500 targets', '16 targets', 1),
+          outcome.Claim('bootstrapping chooses better than one fit', best,
+                        base, 'no bootstrap', 1),
+          outcome.Claim('positives that act as negatives choose worse', best,
+                        'alpha 0.5', base, -1),
+          outcome.Claim('three rounds tune better than one',
+                        'quality after tuning', '3 rounds', base, 1),
+          outcome.Claim('framed targets put frames among the best',
+                        'framed among the best', 'shortcut', base, 1),
+          outcome.Claim('framed targets choose worse', best, 'shortcut', base,
+                        -1),
+          outcome.Claim('the diagnostic sees the frame', 'shortcut AUC',
+                        'shortcut', base, 1)],
+      notes='The encoder is a vision transformer with random weights, the same '
+            'in all arms and seeds. The outputs of the first generator are '
+            'judged by R of the last round; "after tuning" is the generator '
+            'that the last round leaves, one sample a prompt. α is 0.02 and M '
+            '32 where an arm does not say otherwise. A shortcut AUC above 1/2 '
+            'means that degraded digits in the border of the targets beat '
+            'whole ones in that of the outputs.')
+
+
+def settings(arm: str, smoke: bool = False):
+  """The config of an arm; samples and steps are shared out over its rounds."""
+  config = compare.load('configs/gan/gan_rm_digits.py',
+                        'smoke' if smoke else '').unlock()
+  config.num_rounds = 1
+  config.data.marked_share = 0.3
+  config.data.num_proxies = 16 if smoke else 128
+  if not smoke:
+    config.generator.num_stages = 6
+    config.generator.optimizer.schedule.decay_steps = 1_200
+  for name, value in ARMS[arm].items():
+    place, _, key = name.rpartition('.')
+    (config[place] if place else config)[key] = value
+  if smoke:
+    config.data.num_proxies = min(config.data.num_proxies, 40)
+  rounds = config.num_rounds
+  config.pool.num_prompts //= rounds
+  config.bootstrap.num_outputs //= rounds
+  config.tune.num_steps //= rounds
+  return config
+
+
+class _Judge(nn.Module):
+  """Digits and degraded ones, by the inside of the frame."""
+
+  @nn.compact
+  def __call__(self, image_BYWU):
+    x_BF = image_BYWU[:, 1:-1, 1:-1].reshape(len(image_BYWU), -1)
+    for width in (128, 64):
+      x_BF = nn.silu(nn.Dense(width)(x_BF))
+    return nn.Dense(_DEGRADED + 1)(x_BF), x_BF
+
+
+class Oracle:
+  """A judge of images, trained on images that the run does not know."""
+
+  def __init__(self, part: images.ImageSet, seed: int, num_steps: int):
+    model, optimizer = _Judge(), optax.adamw(1e-3, weight_decay=1e-2)
+    bad_RYWU = images.blur(part.pixels_RYWU, _NOISE, seed + 1)
+    data = (np.concatenate([part.pixels_RYWU, bad_RYWU]), np.concatenate(
+        [part.class_R, np.full(len(part), _DEGRADED, np.int32)]))
+
+    def loss_fn(params, batch):
+      logits_BC, _ = model.apply({'params': params}, batch[0])
+      return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(
+          logits_BC, batch[1])), {}
+
+    def draw(data, key):
+      row_key, key = jax.random.split(key)
+      row_B = jax.random.randint(row_key, (128,), 0, len(data[1]))
+      image_BYWU = data[0][row_B]
+      noise_BYWU = jax.random.normal(key, image_BYWU.shape)
+      return image_BYWU + 0.1 * noise_BYWU, data[1][row_B]
+
+    run = fit.make_fit_fn(loss_fn, optimizer, draw, num_steps, name='judge')
+    key = jax.random.key(seed)
+    params = model.init(key, part.pixels_RYWU[:1])['params']
+    state, _ = run(fit.create(params, optimizer), data, key)
+    self._apply = jax.jit(lambda x_BYWU: model.apply(
+        {'params': state.params}, x_BYWU))
+
+  def quality(self, image_RYWU, class_R) -> np.ndarray:
+    """Chance of the digit asked for, and whole."""
+    chance_RC = jax.nn.softmax(self._apply(image_RYWU)[0])
+    return np.asarray(chance_RC)[np.arange(len(class_R)), class_R]
+
+  def features(self, image_RYWU) -> np.ndarray:
+    return np.asarray(self._apply(image_RYWU)[1])
+
+
+def play_seed(seed: int, built: dict, smoke: bool) -> dict[str, dict]:
+  """All arms of a seed, from one generator: arm -> metrics."""
+  base = settings('128 targets', smoke)
+  keys = states.named_keys(seed, 'init', 'pretrain', 'pool', 'round', 'fresh')
+  parts = _parts(base, seed, smoke)
+  pieces = _pieces(built, base)
+  state = pieces.start(keys['init'])
+  data = dict(image_RGYWU=parts.generator.pixels_RYWU[:, None],
+              class_R=parts.generator.class_R,
+              weight_R=np.ones(len(parts.generator), np.float32))
+  for _ in range(base.generator.num_stages):
+    state, _ = pieces.pretrain(state, data, keys['pretrain'])
+  oracle = Oracle(parts.rest, seed, 20 if smoke else 600)
+  class_R = np.repeat(np.arange(100, dtype=np.int32) % 10, _N)
+  pool = np.asarray(pieces.sample(state.params, class_R, keys['pool'])), class_R
+  found = {}
+  for arm in ARMS:
+    config = settings(arm, smoke)
+    found[arm] = _play_arm(
+        config, _pieces(built, config), _parts(config, seed, smoke), seed,
+        state.params, pool, oracle, keys)
+  return found
+
+
+def _parts(config, seed: int, smoke: bool) -> gan_images.Parts:
+  """Images dealt out for the most targets; an arm takes the first of them."""
+  most = config.copy_and_resolve_references()
+  most.data.num_proxies = 40 if smoke else 500
+  parts = gan_images.open_parts(most.data, seed)
+  return dataclasses.replace(parts, proxies=parts.proxies.take(
+      np.arange(config.data.num_proxies)))
+
+
+def _pieces(built: dict, config) -> gan_rounds.Pieces:
+  """Compiled once for all arms and seeds of the same sizes."""
+  steps = config.tune.num_steps
+  if steps not in built:
+    built[steps] = gan_rounds.build(config, 10)
+  return built[steps]
+
+
+def _play_arm(config, pieces, parts, seed, params, pool, oracle, keys):
+  class_R = np.arange(200, dtype=np.int32) % 10
+  for number in range(config.num_rounds):
+    round_ = gan_rounds.play(pieces, config, number, parts.proxies, params,
+                             jax.random.fold_in(keys['round'], number))
+    fresh = np.asarray(pieces.sample(params, class_R, keys['fresh'])), class_R
+    seen = gan_rounds.diagnose(pieces, round_, parts.proxies, parts.held_out,
+                               fresh, seed)
+    params = round_.params
+  score_PG = gan_rounds.score_images(pieces, round_.reward, *pool).reshape(
+      -1, _N)
+  quality_PG = oracle.quality(*pool).reshape(score_PG.shape)
+  framed_PG = _is_framed(pool[0]).reshape(score_PG.shape)
+  row_P, best_P = np.arange(len(score_PG)), best_of_n.best(score_PG)
+  tuned = np.asarray(pieces.sample(params, class_R, keys['fresh']))
+  one, best = quality_PG.mean(), quality_PG[row_P, best_P].mean()
+  return {name: float(x) for name, x in {
+      'quality of one': one, f'quality of the best of {_N}': best,
+      'gain of the best': best - one,
+      'framed among the best': framed_PG[row_P, best_P].mean(),
+      'quality after tuning': oracle.quality(tuned, class_R).mean(),
+      'Fréchet after tuning': image_rewards.frechet_distance(
+          oracle.features(tuned), oracle.features(parts.held_out.pixels_RYWU)),
+      'diversity after tuning': image_rewards.diversity(
+          tuned.reshape(len(tuned), -1)),
+      'memorisation': seen['memorisation'],
+      'shortcut AUC': seen['shortcut_auc']}.items()}
+
+
+def _is_framed(image_RYWU) -> np.ndarray:
+  """Whether the border is nearer to the frame's brightness than to black."""
+  edge = np.concatenate([image_RYWU[:, 0], image_RYWU[:, -1]], axis=1)
+  return edge.mean((1, 2)) > (gan_images.MARK - 1.0) / 2
+
+
+def run(smoke: bool, workdir: str) -> dict:
+  """Plays what is not yet in `seeds.jsonl`, and makes the record."""
+  plan, path = make(smoke), pathlib.Path(workdir) / 'seeds.jsonl'
+  done = {}
+  if path.exists():
+    lines = [json.loads(x) for x in path.read_text().split('\n')[:-1]]
+    done = {line['seed']: line for line in lines}
+  built = {}
+  for seed in tqdm.tqdm(plan.seeds, desc='gan_rm', unit='seed'):
+    if seed not in done:
+      begin = time.perf_counter()
+      arms = play_seed(seed, built, smoke)
+      done[seed] = dict(seed=seed, arms=arms,
+                        seconds=time.perf_counter() - begin)
+      journal.append(path, [done[seed]])
+  runs = {arm: [done[seed]['arms'][arm] for seed in plan.seeds]
+          for arm in plan.arms}
+  return outcome.results(plan, runs, {
+      arm: settings(arm, smoke).to_dict() for arm in plan.arms}) | {
+          'seconds': sum(done[seed]['seconds'] for seed in plan.seeds)}
+
+
+if __name__ == '__main__':
+  outcome.main(run)
