@@ -198,14 +198,17 @@ def tables(results: dict[str, dict]) -> dict[str, list[dict]]:
   statuses = sorted({s for r in results.values() for s in r['verdicts']})
   rows = lambda row: [{'checkpoint': name} | row(result)
                       for name, result in results.items()]
+  corrected = sorted({key for r in results.values()
+                      for part in r['reasoning'] or ()
+                      for key in part['corrected'] or ()})
   reasoning = [
       {'checkpoint': name, 'rule': part['rule'],
        'answer right': part['answer_right'],
        'reasoning right of these': part['reasoning_right'],
        'unjudged': part['unjudged']}
       | {f'k={p["k"]}': p for p in part['cot_pass_at_k']}
-      | {f'{key}, corrected': value
-         for key, value in (part['corrected'] or {}).items()}
+      | {f'{key}, corrected': (part['corrected'] or {key: None})[key]
+         for key in corrected}
       for name, result in results.items()
       for part in result['reasoning'] or ()]
   judged = dict(cot_pass_at_k=reasoning, judge=rows(

@@ -62,5 +62,10 @@ def get_sweep():
       {'guide.denominator': 'one'},
       {'guide.context': 'hinted'},
       {'loss.shaping': 'identity'},
-      {'loss.shaping': 'constant', 'loss.gamma': 0.1})
+      {'loss.shaping': 'constant', 'loss.gamma': 0.1},
+      {'loss.shaping': 'power', 'loss.gamma': 0.5},
+      {'loss.guided_clip': 0.8},
+      {'guide.plain_weight': 0.5},
+      {'guide.threshold': 0.3},
+      {'guide.mode': 'off'})  # GRPO: no group is dropped
   return [arm | {'seed': seed} for arm in arms for seed in range(3)]

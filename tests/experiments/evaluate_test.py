@@ -100,6 +100,16 @@ class TablesTest(absltest.TestCase):
     self.assertAlmostEqual(
         row['reasoning_right, corrected']['estimate'], 0.8125)
     self.assertEqual(tables['judge'][0]['violations'], [])
+    # One that is never right has no such number, and the same columns.
+    never = measurement.measure(
+        graded_lib.make([[0, 0], [0, 0]]), ks=(1, 2), seed=0, num_examples=0,
+        verdict_PGV=np.zeros((2, 2, 1), int), everything=True,
+        call_rates=(0.1, 0.9))
+    tables = evaluate.tables(report.plain(dict(
+        a=dataclasses.asdict(found), b=dataclasses.asdict(never))))
+    first, second = tables['cot_pass_at_k']
+    self.assertEqual(first.keys(), second.keys())
+    self.assertIsNone(second['reasoning_right, corrected'])
     self.assertEqual(tables['judge'][0]['alpha'], 1.0)
 
 
