@@ -22,6 +22,7 @@ differences is in `losses.policy.guide`.
 """
 from __future__ import annotations
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -51,6 +52,7 @@ def check(config):
   if options.mode not in MODES:
     raise ValueError(f'Expected guide.mode among {MODES}, got '
                      f'{options.mode!r}. Correct it.')
+  _check_buffer(config)
   if options.mode == 'off':
     return
   for name, low, high in (
@@ -86,6 +88,21 @@ def check(config):
         f', got {config.rollout.samples_per_prompt}.')
 
 
+def _check_buffer(config):
+  """Groups of an earlier step need a loss that knows their own policy."""
+  if not config.guide.buffer:
+    return
+  for name, value, wanted in (
+      ('guide.mode', config.guide.mode, MODES[1:]),
+      ('correction.name', config.correction.name, ('none',)),
+      ('routing_replay', config.routing_replay, ('off', 'recompute'))):
+    if value not in wanted:
+      raise ValueError(
+          f'Expected {name} among {list(wanted)} with guide.buffer=True, got '
+          f'{value!r}: a group that waited has the probabilities of an earlier '
+          'policy, and no routes. Change it, or set guide.buffer=False.')
+
+
 def uses_hints(config) -> bool:
   """Whether records need a hint."""
   return config.guide.mode in ('replace', 'mixin', 'balanced')
@@ -117,7 +134,7 @@ def groups(config, draw: responses.Draw, records
 
   Returns:
     What to train on, under hint-free prompts; what was sampled without a hint,
-    for the metrics; and metrics of the hints.
+    for the metrics; and counts of the hints, for `rates`.
   """
   options, size = config.guide, config.rollout.samples_per_prompt
   if options.mode == 'balanced':
@@ -145,7 +162,7 @@ def groups(config, draw: responses.Draw, records
     success_PG = hinted.correct_PG & hinted.valid_PG
     hinted = _merged(lambda x, y: np.where(success_PG.reshape(
         success_PG.shape + (1,) * (x.ndim - 2)), x, y), hinted, failed)
-  # A prompt gives one group: the hinted, where that is kept.
+  # One group of a prompt: the hinted, where that is kept.
   keep_P[np.flatnonzero(failed_P)[rescued_F]] = False
   joined = responses.join([responses.take(plain, keep_P),
                            responses.take(hinted, rescued_F)])
@@ -188,20 +205,43 @@ def _merged(merge, one, other) -> responses.Graded:
 
 
 def _report(failed_P, hinted, rescued_F) -> dict[str, float]:
-  """Rates of trigger and rescue, and what hints achieve."""
-  report = {'hint_trigger_rate': float(failed_P.mean()),
-            'rescued_groups': float(rescued_F.sum())}
+  """Counts of a draw, of which `rates` makes the metrics."""
+  report = {'asked_groups': failed_P.size, 'failed_groups': failed_P.sum(),
+            'rescued_groups': rescued_F.sum()}
   if hinted is None:
     return report
   accuracy_F = group_accuracy(hinted)
   known_F = ~np.isnan(accuracy_F)
-  mean = lambda x_F: float(x_F[known_F].mean()) if known_F.any() else 0.0
   return report | {
-      'hint_rescue_rate': float(rescued_F.mean()),
-      'hint_accuracy': mean(accuracy_F),
-      'hint_all_right': mean(accuracy_F == 1),
-      'hint_all_wrong': mean(accuracy_F == 0),
-      'hint_tokens': float(hinted.rollout.length_PG.sum())}
+      'hinted_groups': known_F.sum(),
+      'hinted_accuracies': accuracy_F[known_F].sum(),
+      'all_right_groups': (accuracy_F == 1).sum(),
+      'all_wrong_groups': (accuracy_F == 0).sum(),
+      'hint_tokens': hinted.rollout.length_PG.sum(),
+      'hint_ungradable': (~hinted.valid_PG).sum()} | {
+          f'hint_verdict_{status}': count
+          for status, count in responses.verdicts(hinted).items()}
+
+
+# Metric -> which count over which.
+_RATES = {
+    'hint_trigger_rate': ('failed_groups', 'asked_groups'),
+    'hint_rescue_rate': ('rescued_groups', 'failed_groups'),
+    'hint_accuracy': ('hinted_accuracies', 'hinted_groups'),
+    'hint_all_right': ('all_right_groups', 'hinted_groups'),
+    'hint_all_wrong': ('all_wrong_groups', 'hinted_groups'),
+    'once_failed_accuracy': ('once_failed_accuracies', 'once_failed_groups')}
+
+
+def rates(reports) -> dict[str, float]:
+  """Metrics of a step's draws; verdicts under a hint are counted apart."""
+  total = collections.Counter()
+  for report in reports:
+    total.update(report)
+  return {name: float(total[part] / total[whole])
+          for name, (part, whole) in _RATES.items() if total[whole]} | {
+              name: float(count) for name, count in total.items()
+              if name.startswith('hint_') or name == 'rescued_groups'}
 
 
 @dataclasses.dataclass
@@ -211,14 +251,15 @@ class Memory:
   triggered: set[str] = dataclasses.field(default_factory=set)  # ids, ever
 
   def note(self, plain: responses.Graded, threshold: float) -> dict[str, float]:
-    """Accuracy without a hint on prompts that once failed; adds new ones."""
+    """Accuracies without a hint of prompts that once failed; adds new ones."""
     accuracy_P = group_accuracy(plain)
     ids = [record['id'] for record in plain.records]
     again = [a for i, a in zip(ids, accuracy_P, strict=True)
              if i in self.triggered and not np.isnan(a)]
     self.triggered |= {i for i, a in zip(ids, accuracy_P, strict=True)
                        if a <= threshold}
-    return {'once_failed_accuracy': float(np.mean(again))} if again else {}
+    return {'once_failed_accuracies': sum(again),
+            'once_failed_groups': len(again)}
 
   def get_state(self) -> dict:
     """As JSON can hold it."""

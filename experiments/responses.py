@@ -155,8 +155,9 @@ def total_verdicts(workdir) -> dict[str, int]:
   total = collections.Counter()
   for line in metrics.read(pathlib.Path(workdir) / metrics.FILE_NAME):
     for name, value in line.items():
-      if name.startswith('verdict_'):
-        total[name.removeprefix('verdict_')] += int(value)
+      origin, is_verdict, status = name.rpartition('verdict_')
+      if is_verdict and origin in ('', 'hint_'):
+        total[f'{status}, with a hint' if origin else status] += int(value)
   return dict(total)
 
 

@@ -359,8 +359,8 @@ def collect(config, job, stages, clock, prompts, scorer, params, key,
           memory.surplus, recorded_PG=np.ones_like(memory.surplus.valid_PG))
   sampled = responses.summary(responses.join(drawn)) | {
       'draws': float(draw + 1), 'uninformative_groups': float(dropped)}
-  for name in sorted({name for report in hints for name in report}):
-    sampled[name] = float(np.mean([r[name] for r in hints if name in r]))
+  sampled |= guided.rates(hints)
+  sampled['sampled_tokens'] += sampled.get('hint_tokens', 0.0)
   return responses.take(joined, kept), sampled
 
 

@@ -52,7 +52,7 @@ class Draw:
 def run(plain, hinted, **options):
   draw, given = Draw(plain, hinted), records(len(plain))
   kept, unhinted, report = guided.groups(make_config(**options), draw, given)
-  return kept, unhinted, report, draw
+  return kept, unhinted, guided.rates([report]), draw
 
 
 def ids(graded):
@@ -156,6 +156,28 @@ class GroupsTest(parameterized.TestCase):
           graded_lib.record(0) | dict(metadata='{}')])
 
 
+class InformativeTest(parameterized.TestCase):
+
+  @parameterized.parameters(
+      (0.0, 0.5, 0.0, 0.9922), (0.01, 0.3, 0.0773, 0.8695),
+      (0.05, 0.3, 0.3366, 0.6251))
+  def test_how_many_groups_a_hint_adds(self, p, q, alone, added):
+    # Of success p without and q with the hint, and I(x) = 1 - x^n - (1-x)^n, a
+    # prompt gives a group with both answers with probability
+    # I(p) + (1-p)^n I(q).
+    informative = lambda x: 1 - x**G - (1 - x)**G
+    np.testing.assert_allclose(
+        (informative(p), (1 - p)**G * informative(q)), (alone, added),
+        atol=6e-5)
+    rng, count = np.random.default_rng(0), 400
+    plain, hinted = (rng.binomial(G, x, count).tolist() for x in (p, q))
+    for mode, want in (('filter', alone), ('replace', alone + added)):
+      kept, _, _, _ = run(plain, hinted, mode=mode)
+      error = np.sqrt(want * (1 - want) / count)
+      self.assertLessEqual(
+          abs(len(kept.records) / count - want), 4 * error + 1e-4)
+
+
 class MemoryTest(absltest.TestCase):
 
   def test_a_buffer_survives_json_and_keeps_its_probabilities(self):
@@ -179,9 +201,46 @@ class MemoryTest(absltest.TestCase):
   def test_accuracy_on_prompts_that_once_failed(self):
     memory = guided.Memory()
     _, plain, _, _ = run([0, 8], [0, 0])
-    self.assertEqual(memory.note(plain, 1e-3), {})
+    self.assertNotIn('once_failed_accuracy',
+                     guided.rates([memory.note(plain, 1e-3)]))
     _, plain, _, _ = run([2, 8], [0, 0])
-    self.assertEqual(memory.note(plain, 1e-3), {'once_failed_accuracy': 0.25})
+    self.assertEqual(guided.rates([memory.note(plain, 1e-3)]),
+                     {'once_failed_accuracy': 0.25})
+
+
+class RatesTest(absltest.TestCase):
+
+  def test_draws_count_by_their_groups_and_not_alike(self):
+    # 1 of 4 failed and was rescued; then 3 of 4, none of them: 1 of 4 rescued.
+    # The mean of the draws' own rates would be a half.
+    given = records(4)
+    reports = [guided.groups(make_config(), Draw(*counts), given)[2]
+               for counts in (([0, 1, 1, 1], [4] * 4), ([0, 0, 0, 1], [0] * 4))]
+    found = guided.rates(reports)
+    self.assertEqual(found['hint_trigger_rate'], 4 / 8)
+    self.assertEqual(found['hint_rescue_rate'], 1 / 4)
+    self.assertEqual(found['hint_accuracy'], 0.5 / 4)
+    self.assertEqual(found['rescued_groups'], 1)
+    self.assertEqual(found['hint_tokens'], 4 * G * 4)  # of 4 tokens each
+
+  def test_samples_lost_under_a_hint_are_counted_by_reason(self):
+    class Failing(Draw):
+      def __call__(self, records, num_samples, part=0):
+        made = super().__call__(records, num_samples, part)
+        if not part:
+          return made
+        lost = dataclasses.replace(made.results[-1], reward=None,
+                                   status='infra_error')
+        valid_PG = made.valid_PG.copy()
+        valid_PG[-1, -1] = False
+        return dataclasses.replace(
+            made, results=made.results[:-1] + (lost,), valid_PG=valid_PG)
+
+    _, _, report = guided.groups(make_config(), Failing([0], [4]), records(1))
+    found = guided.rates([report])
+    self.assertEqual(found['hint_ungradable'], 1)
+    self.assertEqual(found['hint_verdict_infra_error'], 1)
+    self.assertEqual(found['hint_verdict_ok'], G - 1)
 
 
 class CheckTest(parameterized.TestCase):
@@ -206,6 +265,21 @@ class CheckTest(parameterized.TestCase):
     config.update(changes)
     with self.assertRaisesRegex(ValueError, message):
       guided.check(config)
+
+  @parameterized.parameters(
+      (dict(mode='off'), {}, "guide.mode.*'filter'.*got 'off'"),
+      (dict(mode='filter'), dict(correction=dict(name='tis', level='token')),
+       "correction.name.*got 'tis'"),
+      (dict(mode='filter'), dict(routing_replay='rollout'),
+       "routing_replay.*got 'rollout'"))
+  def test_what_a_buffer_would_spoil(self, options, changes, message):
+    # The ratio to the policy that sampled would be left out, or taken twice.
+    config = make_config(buffer=True, **options)
+    config.update(changes)
+    with self.assertRaisesRegex(ValueError, message):
+      guided.check(config)
+    config.guide.buffer = False
+    guided.check(config)
 
   def test_an_odd_group_cannot_be_halved(self):
     config = make_config(mode='balanced')

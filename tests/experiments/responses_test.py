@@ -58,10 +58,12 @@ class GradeTest(absltest.TestCase):
   def test_the_verdicts_of_a_run_are_those_of_its_metrics(self):
     folder = self.enterContext(tempfile.TemporaryDirectory())
     lines = [{'step': 0, 'verdict_ok': 3.0, 'verdict_timeout': 1.0},
-             {'step': 1, 'verdict_ok': 4.0, 'loss': 1.0}]
+             {'step': 1, 'verdict_ok': 4.0, 'loss': 1.0,
+              'hint_verdict_infra_error': 2.0}]
     with open(f'{folder}/{metrics.FILE_NAME}', 'w') as file:
       file.writelines(json.dumps(line) + '\n' for line in lines)
-    self.assertEqual(responses.total_verdicts(folder), dict(ok=7, timeout=1))
+    self.assertEqual(responses.total_verdicts(folder), {
+        'ok': 7, 'timeout': 1, 'infra_error, with a hint': 2})
 
 
 class TakeAndJoinTest(absltest.TestCase):

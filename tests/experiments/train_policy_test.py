@@ -1,3 +1,4 @@
+import dataclasses
 import types
 from unittest import mock
 
@@ -6,6 +7,7 @@ from absl.testing import parameterized
 import numpy as np
 
 from configs.pipeline import ring_lite_mini
+from experiments import guided
 from experiments import launch
 from experiments import responses
 from experiments import train_policy
@@ -24,7 +26,7 @@ def make_config(**changes):
   return config
 
 
-def collect(config, draws):
+def collect(config, draws, memory=None):
   """`collect` with graded draws given; returns its result and the keys used."""
   draws, keys = iter(draws), []
   sample = lambda sampler, params, records, key, **options: keys.append(key)
@@ -36,7 +38,7 @@ def collect(config, draws):
     graded, counts = train_policy.collect(
         config, types.SimpleNamespace(tokenizer=None),
         types.SimpleNamespace(sample=None), launch.Clock(), iter([[]] * 9),
-        None, None, 'key')
+        None, None, 'key', memory)
   return graded, counts, keys
 
 
@@ -96,6 +98,51 @@ class CollectTest(absltest.TestCase):
     graded, counts, _ = collect(config, [graded_lib.make([[1, 0]] * 2)] * 3)
     self.assertEqual(counts['draws'], 2)
     self.assertEqual(graded.rollout.length_PG.sum(), 32)
+
+
+class CollectGuideTest(absltest.TestCase):
+
+  def make_config(self, **options):
+    config = make_config(max_draws=2)
+    config.guide.update(dict(mode='filter', buffer=True) | options)
+    return config
+
+  def draw(self, reward_PG, logp):
+    made = graded_lib.make(reward_PG)
+    rollout = dataclasses.replace(
+        made.rollout, logp_PGT=np.full_like(made.rollout.logp_PGT, logp))
+    return dataclasses.replace(made, rollout=rollout)
+
+  def test_a_group_that_waited_keeps_the_probabilities_of_its_own_step(self):
+    memory, mixed = guided.Memory(), [1, 0]
+    first, _, _ = collect(
+        self.make_config(), [self.draw([mixed] * 3, -1.0)], memory)
+    self.assertLen(first.records, 2)
+    self.assertFalse(first.recorded_PG.any())
+    # Refilled with all-wrong groups dropped: again two, the old one first.
+    second, counts, keys = collect(
+        self.make_config(), [self.draw([[0, 0]] * 2, -2.0),
+                             self.draw([mixed] * 2, -3.0)], memory)
+    self.assertLen(keys, 2)
+    self.assertEqual([r['id'] for r in second.records], ['r2', 'r0'])
+    np.testing.assert_array_equal(second.rollout.logp_PGT[:, 0, 0], [-1, -3])
+    np.testing.assert_array_equal(
+        second.recorded_PG, [[True] * 2, [False] * 2])
+    self.assertEqual(counts['draws'], 2)
+    np.testing.assert_array_equal(
+        memory.surplus.rollout.logp_PGT[:, 0, 0], [-3])
+
+  def test_without_a_buffer_nothing_waits(self):
+    memory = guided.Memory()
+    kept, _, _ = collect(self.make_config(buffer=False),
+                         [self.draw([[1, 0]] * 3, -1.0)], memory)
+    self.assertLen(kept.records, 2)
+    self.assertIsNone(memory.surplus)
+
+  def test_no_group_between_the_bounds_is_an_error(self):
+    with self.assertRaisesRegex(ValueError, 'in 2 draws, got none'):
+      collect(self.make_config(), [self.draw([[0, 0], [1, 1]], 0.0)] * 2,
+              guided.Memory())
 
 
 class SelectAndPackTest(parameterized.TestCase):
