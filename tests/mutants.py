@@ -133,6 +133,17 @@ FAULTS = (
           "other['cross'] / other['total'] - between_M",
           "other['cross'] / other['total'] + between_M",
           'tests/ops/vocabulary_test.py'),
+    # Adapters.
+    Fault('adapters of the wrong scale', 'rljax/models/lora.py',
+          'math.sqrt(rank) if rank_stabilized else rank',
+          'rank if rank_stabilized else math.sqrt(rank)',
+          'tests/models/lora_test.py'),
+    Fault('the reference keeps its adapters', 'rljax/models/lora.py',
+          'jnp.copy, params.trained | {COLLECTION: zeros}))',
+          'jnp.copy, params.trained))', 'tests/models/lora_test.py'),
+    Fault('the base has a gradient', 'rljax/models/lora.py',
+          'base = jax.lax.stop_gradient(params.base)', 'base = params.base',
+          'tests/models/lora_test.py'),
     # Advantages and corrections.
     Fault('invalid rewards in the mean', 'rljax/ops/advantages.py',
           'return jnp.where(valid_PG, rewards_PG, 0.0), valid_PG',

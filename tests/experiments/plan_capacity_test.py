@@ -2,13 +2,16 @@
 from absl.testing import absltest
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from configs.policy import c3po_tiny
+from experiments import launch
 from experiments import plan_capacity
 from rljax import models
 from rljax import sharding
 from rljax.models import transformer
+from rljax.training import state as states
 
 
 class LocalBytesTest(absltest.TestCase):
@@ -71,6 +74,21 @@ class PlanTest(absltest.TestCase):
     whole = transformer.count_params(models.create('tiny'))[0] * 4
     found = plan_capacity.plan(self.config, 8, 'v5e')['bytes']['parameters']
     self.assertBetween(found, whole / 2, whole * 0.55)  # norms stay whole
+
+  def test_adapters_are_merged_for_the_sampler_and_have_moments_alone(self):
+    self.config.lora.rank = 2
+    mesh, rules = sharding.make_mesh(data=4, fsdp=2), sharding.make_rules()
+    model = models.create('tiny')
+    plain, adapted = (states.abstract_state(
+        model, optax.adam(1.0), mesh, rules, adapt=adapt)
+                      for adapt in (None, launch.adapting(self.config)))
+    merged = plan_capacity.rollout_params(self.config, model, mesh, rules,
+                                          adapted.params)
+    kinds = lambda tree: jax.tree.map(
+        lambda x: (x.shape, x.dtype, x.sharding), tree)
+    self.assertEqual(kinds(merged), kinds(plain.params))
+    self.assertLess(plan_capacity.local_bytes(adapted.opt_state),
+                    plan_capacity.local_bytes(plain.opt_state) / 2)
 
   def test_an_unknown_device_is_refused(self):
     with self.assertRaisesRegex(ValueError, "v5p.*got 'v99'"):
