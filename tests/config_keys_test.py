@@ -29,6 +29,7 @@ from tests import configs_test
 
 SCRIPTS = {
     'evaluation': ('evaluate', 'judging', 'responses', 'launch'),
+    'pairs': ('make_pairs', 'responses', 'launch'),
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
                'responses', 'launch'),
@@ -70,6 +71,7 @@ def accepted(family, section, config):
       'checkpoint': lambda: keywords(checkpoint.Checkpointer),
       'critic.optimizer.schedule': lambda: keywords(optimizers.make_schedule),
       'evaluation.sampling': lambda: keywords(sampling.make_params),
+      'pairs.sampling': lambda: keywords(sampling.make_params),
       'mesh': lambda: keywords(sharding.make_mesh),
       'model': lambda: {'variant'} | {
           field.name for field in dataclasses.fields(variants.ModelConfig)},
