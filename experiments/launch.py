@@ -179,20 +179,24 @@ def _compare_with_stored(config, workdir: pathlib.Path, free):
   path = workdir / _CONFIG
   if not path.exists() or not any((workdir / 'checkpoints').glob('[0-9]*')):
     return  # nothing there to be continued
-  stored, present = json.loads(path.read_text()), flat(config.to_dict())
-  absent = '-'
-  differing = [
-      f'  {key}: there {stored.get(key, absent)!r}, now '
-      f'{present.get(key, absent)!r}'
-      for key in sorted(stored.keys() | present.keys())
-      if stored.get(key, absent) != present.get(key, absent)
-      and not any(f'{key}.'.startswith(f'{name}.') for name in free)]
+  differing = differences(json.loads(path.read_text()), config, free)
   if differing:
     raise ValueError(
         f'Expected {workdir} to be new or to hold a run of this config, but '
         'it was begun with other settings:\n' + '\n'.join(differing)
         + '\nGive this run those settings to continue it, or another '
         '--workdir; to begin it anew here, delete that folder.')
+
+
+def differences(stored: dict[str, Any], config, free=_FREE) -> list[str]:
+  """Lines of what a stored configuration, from `flat`, says otherwise."""
+  present, absent = flat(config.to_dict()), '-'
+  return [
+      f'  {key}: there {stored.get(key, absent)!r}, now '
+      f'{present.get(key, absent)!r}'
+      for key in sorted(stored.keys() | present.keys())
+      if stored.get(key, absent) != present.get(key, absent)
+      and not any(f'{key}.'.startswith(f'{name}.') for name in free)]
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:

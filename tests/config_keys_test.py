@@ -35,6 +35,7 @@ from tests import configs_test
 
 SCRIPTS = {
     'evaluation': ('evaluate', 'judging', 'responses', 'launch'),
+    'pairs': ('make_pairs', 'responses', 'launch'),
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
                'model_rewards', 'responses', 'launch'),
@@ -87,6 +88,7 @@ def accepted(family, section, config):
       'lora': lambda: {'base'} | keywords(lora.create) - {
           'params', 'key', 'whole'},
       'evaluation.sampling': lambda: keywords(sampling.make_params),
+      'pairs.sampling': lambda: keywords(sampling.make_params),
       'mesh': lambda: keywords(sharding.make_mesh),
       'model': lambda: {'variant'} | {
           field.name for field in dataclasses.fields(variants.ModelConfig)},

@@ -116,6 +116,8 @@ def built(family, config):
                      {}), config)
   if family == 'policy':
     train_policy.check(config)
+  if family == 'pairs':
+    return
   if family == 'evaluation':
     assert max(config.evaluation.ks) <= config.evaluation.num_samples
   else:
@@ -289,9 +291,9 @@ class MeshTest(parameterized.TestCase):
       for family, config in stages(file, module(file).get_config(arg)):
         if family == 'reward_benchmarks':
           continue
-        if family != 'evaluation':
+        if family not in ('evaluation', 'pairs'):
           launch.num_microbatches(config, mesh)
-        if family in ('policy', 'evaluation'):
+        if family in ('policy', 'evaluation', 'pairs'):
           self.assertEqual(config.rollout.num_slots % count, 0)
 
   def test_every_row_of_the_axis_table_can_be_set(self):

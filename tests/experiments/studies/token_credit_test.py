@@ -78,7 +78,7 @@ class TaskTest(parameterized.TestCase):
 
   def test_arms_choose_from_equally_many_points(self):
     sizes = {len(study.points(arm.loss)) for arm in study.PLAN.arms.values()}
-    self.assertEqual(sizes, {9})
+    self.assertEqual(sizes, {12})
     self.assertEmpty(set(study.PLAN.seeds) & set(study._TUNING_SEEDS))
 
   def test_the_committed_record_is_of_this_plan(self):
