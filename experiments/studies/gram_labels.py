@@ -80,7 +80,7 @@ class Sizes(NamedTuple):
   steps: int = 250
   stage_1_steps: int = 300
   batch: int = 32
-  rates: Sequence[float] = (3e-4, 1e-3, 3e-3)
+  rates: Sequence[float] = (1e-3, 3e-3)
   stage_1_rate: float = 3e-3
 
 
