@@ -22,6 +22,7 @@ from experiments import launch
 from experiments import measurement
 from experiments import reward_answers
 from experiments import reward_measures
+from experiments import reward_sources
 from rljax.data import reward_benchmarks as files
 from rljax.evaluation import plots
 from rljax.evaluation import report
@@ -53,9 +54,9 @@ def run(config, workdir: str,
     rehearse(name, some, config.seed)
   options = dict(num_votes=config.num_votes, seed=config.seed)
   if model is None and config.asked.name == 'server':
-    model = reward_answers.server(config, folder / 'verdicts.jsonl')
+    model = reward_sources.server(config, folder / 'verdicts.jsonl')
   if model is None and config.asked.name == 'trained':
-    model = reward_answers.trained(config)
+    model = reward_sources.trained(config)
   results, seconds = {}, {}
   for name, some in items.items():
     begin = time.perf_counter()

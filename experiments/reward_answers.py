@@ -7,7 +7,8 @@ shown. `answers.jsonl` holds a line for each:
   {"benchmark": "judge_bench", "id": "u", "votes": [[0, 1, 0, 0.8], ...]}
 
 A vote is [response shown first, shown second, number of the call, preference
-for the first: 1, 0, 0.5 for a tie, any probability, null without a verdict].
+for the first: 1, 0, 0.5 for a tie, any probability, null without a verdict]. A
+score is null where the text is too long for the model.
 Responses are counted as `data.reward_benchmarks` lists them, right ones first.
 A file of another run, or written by another program, is read back as recorded
 answers; a run that was stopped goes on from its own.
@@ -26,11 +27,7 @@ import pathlib
 import numpy as np
 import tqdm
 
-from experiments import evaluate
-from experiments import reward_models
 from rljax import journal
-from rljax import sharding
-from rljax.agents import comparison_judge
 from rljax.agents import pair_judge
 from rljax.data import reward_benchmarks as files
 from rljax.data.builders import lines
@@ -49,6 +46,8 @@ class Answer:
     """Of response i over j: with i shown first, and with j shown first."""
     if self.scores is not None:
       a, b = self.scores[i], self.scores[j]
+      if math.isnan(a) or math.isnan(b):
+        return [math.nan] * 2
       return [1.0 if a > b else 0.0 if a < b else 0.5] * 2
     by_place = {vote[:2]: vote[3] for vote in self.votes}
     return [by_place[i, j], 1 - by_place[j, i]]
@@ -100,7 +99,7 @@ def ask(model: Model, benchmark: str, items: Sequence[files.Item],
     chunk: items between two additions to the journal.
 
   Raises:
-    ValueError: scores that are not finite.
+    ValueError: scores of another shape, or infinite ones.
   """
   wanted = [[] if model.scorer else votes_wanted(
       benchmark, item, i, num_votes=num_votes, seed=seed)
@@ -151,71 +150,16 @@ def recorded(path: str | pathlib.Path, benchmark: str,
   return answers
 
 
-def server(config, cache: pathlib.Path) -> Model:
-  """The language model on a server that `config.asked` names, as a judge."""
-  options = config.asked
-  # Here, because its packages are an extra, and recorded answers need none.
-  from rljax.agents import http_language_model
-  return from_language_model(config, http_language_model.HttpLanguageModel(
-      http_language_model.Endpoint(options.base_url, options.model, (
-          options.api_key_env or None))), cache)
-
-
-def trained(config) -> Model:
-  """The newest checkpoint of a run of ours, in the folder `config.asked.path`.
-
-  Of a model that scores, the scorer; of a judge, the judge of its logits.
-  """
-  mesh, rules = sharding.make_mesh(), sharding.make_rules()
-  loaded = reward_models.load(config.asked.path, mesh, rules)
-  digest = evaluate.digest(loaded.folder / 'checkpoints', loaded.step)
-  name = f'{loaded.folder}, step {loaded.step}, {digest}'
-
-  def ask_there(*args):
-    with sharding.use(mesh, rules):
-      return loaded.ask(*args)
-
-  if loaded.form != 'scores':
-    return from_pair_judge(ask_there, name)
-  return Model(name, scorer=lambda texts: ask_there(*zip(*texts, strict=True)))
-
-
-def from_language_model(config, model, cache: pathlib.Path) -> Model:
-  """Any `LanguageModel` as a judge of pairs.
-
-  Args:
-    config: its section `asked` says how to ask.
-    model: whom.
-    cache: of the single verdicts.
-  """
-  options = config.asked
-  judge = lambda pairs, calls: comparison_judge.compare(
-      pairs, model, judge_id=options.model, calls=calls,
-      num_retries=options.num_retries, temperature=options.temperature,
-      max_tokens=options.max_tokens, cache=cache)
-  return Model(f'{options.model}, t={options.temperature}', judge=judge)
-
-
-def from_pair_judge(judge: pair_judge.PairJudge, name: str) -> Model:
-  """A judge with logits of its labels, GRAM's for instance."""
-  def preferences(pairs, calls):
-    del calls  # it says the same every time
-    logit_N2 = np.asarray(judge(pairs), np.float64)
-    return 0.5 + np.tanh((logit_N2[:, 0] - logit_N2[:, 1]) / 2) / 2
-  return Model(name, judge=preferences)
-
-
 def _scored(model, items, wanted) -> list[Answer]:
   del wanted
   texts = [(item.prompt, response) for item in items
            for response in item.responses]
   score_N = np.asarray(model.scorer(texts), np.float64)
-  if score_N.shape != (len(texts),) or not np.all(np.isfinite(score_N)):
+  if score_N.shape != (len(texts),) or np.any(np.isinf(score_N)):
     raise ValueError(
-        f'Expected a finite score for each of {len(texts)} texts, got shape '
-        f'{list(score_N.shape)} with {np.sum(~np.isfinite(score_N))} that are '
-        'not: a text that is too long has no score. Leave such items out, or '
-        'take a model with longer rows.')
+        f'Expected a score for each of {len(texts)} texts, NaN where there is '
+        f'none, got shape {list(score_N.shape)} with '
+        f'{np.sum(np.isinf(score_N))} infinite ones. Correct the model.')
   ends = np.cumsum([len(item.responses) for item in items])[:-1]
   return [Answer(scores=tuple(map(float, part)))
           for part in np.split(score_N, ends)]
@@ -235,10 +179,18 @@ def _judged(model, items, wanted) -> list[Answer]:
 def _line(benchmark: str, item: files.Item, answer: Answer) -> dict:
   row = dict(benchmark=benchmark, id=item.name)
   if answer.scores is not None:
-    return row | dict(scores=list(answer.scores))
+    return row | dict(scores=list(map(_null, answer.scores)))
   return row | dict(votes=[
-      [*vote[:3], None if math.isnan(vote[3]) else vote[3]]
-      for vote in answer.votes])
+      [*vote[:3], _null(vote[3])] for vote in answer.votes])
+
+
+def _null(number: float) -> float | None:
+  """NaN is no JSON."""
+  return None if math.isnan(number) else number
+
+
+def _nan(number: float | None) -> float:
+  return math.nan if number is None else float(number)
 
 
 def _read(row, where: str, item: files.Item, wanted, benchmark) -> Answer:
@@ -247,11 +199,11 @@ def _read(row, where: str, item: files.Item, wanted, benchmark) -> Answer:
   scores, votes = row.get('scores'), row.get('votes')
   if scores is not None:
     if not isinstance(scores, list) or len(scores) != len(
-        item.responses) or not all(map(number, scores)):
+        item.responses) or not all(x is None or number(x) for x in scores):
       raise ValueError(
           f'Expected {len(item.responses)} numbers in the field \'scores\' of '
           f'{where}, one for each response, got {scores!r:.200}. Correct it.')
-    return Answer(scores=tuple(map(float, scores)))
+    return Answer(scores=tuple(map(_nan, scores)))
   if not isinstance(votes, list) or not all(
       isinstance(vote, list) and len(vote) == 4 and all(map(number, vote[:3]))
       and (vote[3] is None or number(vote[3]) and 0 <= vote[3] <= 1)
@@ -259,9 +211,7 @@ def _read(row, where: str, item: files.Item, wanted, benchmark) -> Answer:
     raise ValueError(
         "Expected 'scores', or 'votes' as lists [first, second, call, "
         f'preference], in {where}, got {votes!r:.200}. Correct it.')
-  found = tuple((*map(int, vote[:3]),
-                 math.nan if vote[3] is None else float(vote[3]))
-                for vote in votes)
+  found = tuple((*map(int, vote[:3]), _nan(vote[3])) for vote in votes)
   # Votes in orders that somebody else has drawn are as good as ours.
   what = slice(2, 3) if benchmark == 'vl_reward_bench' else slice(3)
   lack = {vote[what] for vote in wanted} - {vote[what] for vote in found}
@@ -282,9 +232,8 @@ def _kept(path: pathlib.Path) -> dict[str, Answer]:
     except json.JSONDecodeError:  # the line that was cut
       continue
     found[row['key']] = Answer(
-        tuple(row['scores']) if 'scores' in row else None,
-        tuple((*vote[:3], math.nan if vote[3] is None else vote[3])
-              for vote in row.get('votes', ())))
+        tuple(map(_nan, row['scores'])) if 'scores' in row else None,
+        tuple((*vote[:3], _nan(vote[3])) for vote in row.get('votes', ())))
   return found
 
 

@@ -66,14 +66,16 @@ def response_scores(item: files.Item,
 
 
 def counts(items: Items, answers: Answers) -> dict[str, int]:
-  """Items, comparisons that tie, and votes without a verdict."""
+  """Items, comparisons that tie, votes and scores that are missing."""
   ties, silent = 0, 0
   for item, answer in zip(items, answers, strict=True):
     if answer.scores is None:
       said = np.array([vote[3] for vote in answer.votes])
       silent += int(np.isnan(said).sum())
       ties += int(np.sum(said == 0.5))
-    elif item.num_right:
+      continue
+    silent += int(np.isnan(answer.scores).sum())
+    if item.num_right:
       right, wrong = (np.array(part) for part in (
           answer.scores[:item.num_right], answer.scores[item.num_right:]))
       ties += int(np.sum(right[:, None] == wrong))
@@ -128,7 +130,11 @@ def check_sizes(items: Items):
 
 def best_of_n(items: Items, answers: Answers, *,
               seed: int) -> over_optimisation.Curve:
-  """The curve of gold and proxy."""
+  """The curve of gold and proxy.
+
+  Raises:
+    ValueError: a response without a score: it could not be ordered.
+  """
   check_sizes(items)
   proxy_PG = np.array([response_scores(*both)
                        for both in zip(items, answers, strict=True)])

@@ -38,7 +38,7 @@ SCRIPTS = {
                'model_rewards', 'responses', 'launch'),
     'reward': ('train_reward_model', 'reward_forms', 'reward_measuring',
                'launch'),
-    'reward_benchmarks': ('evaluate_rewards', 'reward_answers'),
+    'reward_benchmarks': ('evaluate_rewards', 'reward_sources'),
     'supervised': ('sft', 'launch'),
 }
 # What a script calls the config, or the stage of a pipeline, it is given.

@@ -3,9 +3,9 @@
 Everybody gets the same pairs as token ids, in every step, and the same weights:
 those of a dense model and, for the reward, of a head. Lengths are skewed, as in
 dialogues. What a peer pads it pads by its own rules: TRL to the longest text of
-the step, Tunix prompts and responses each to their longest. Ours packs; where
-the model may see a prompt without its response (DPO), it is stored once for
-both.
+the step, Tunix prompts and responses each to their longest. Ours packs, in rows
+of the length that leaves the least room; where the model may see a prompt
+without its response (DPO), it is stored once for both.
 
 The losses of the warm-up steps must agree; that of DPO begins with log 2, as
 the policy begins as its reference. Tunix has no precomputed reference: it
@@ -22,10 +22,12 @@ import numpy as np
 
 from experiments.benchmark_subjects import crews
 from rljax import models
+from rljax.packing import layout
 
 _BETA = 0.1
 _DENSE = dict(mlp_dim=4_096)
 _EOS = 1  # of the tokenizer that `crews` writes
+_STEP, _LONGEST = 64, 1_024  # lengths of rows are multiples, up to this
 
 Pair = tuple[list[int], list[int], list[int]]  # prompt, chosen, rejected
 
@@ -39,7 +41,9 @@ def _dpo(interleaved, smoke, team, precomputed: bool) -> dict:
   work, config, pairs = _work(smoke)
   with crews.Crew(
       team, work, 'dpo', ('trl', 'tunix'), pairs=pairs, beta=_BETA,
-      row_length=_row_length(smoke), precomputed=precomputed) as crew:
+      precomputed=precomputed, row_length=row_length(
+          [len(prompt) + 1 + sum(map(len, sides)) for prompt, *sides in pairs])
+  ) as crew:
     losses = _agreed_losses(crew)
     check_start(losses, math.log(2))
     found = crew.measure(interleaved)
@@ -57,7 +61,8 @@ def reward_step(interleaved, smoke, team) -> list[dict]:
   head_D = np.random.default_rng(1).normal(0, (width + 1) ** -0.5, width)
   with crews.Crew(
       team, work, 'reward', ('trl',), pairs=pairs,
-      row_length=_row_length(smoke),
+      row_length=row_length([2 * len(prompt) + sum(map(len, sides))
+                             for prompt, *sides in pairs]),
       head=head_D.astype(np.float32).tolist()) as crew:
     losses = _agreed_losses(crew)
     found = crew.measure(interleaved)
@@ -84,6 +89,14 @@ def make_pairs(vocab_size: int, smoke: bool) -> list[Pair]:
   sides = [texts(*(4, 2, 8) if smoke else (64, 8, 256)) for _ in range(2)]
   return [(prompt, *([*side[:-1], _EOS] for side in both))
           for prompt, *both in zip(prompts, *sides, strict=True)]
+
+
+def row_length(lengths: list[int]) -> int:
+  """Of the rows that leave the least room, as a config would have it."""
+  choices = range(-(-max(lengths) // _STEP) * _STEP, _LONGEST + 1, _STEP)
+  slots = lambda length: length * (
+      1 + int(layout.place(np.array(lengths), length)[0].max()))
+  return min(choices, key=slots)
 
 
 def dpo_flops(config, prompt: int, chosen: int, rejected: int) -> float:
@@ -115,10 +128,6 @@ def _work(smoke: bool):
   work = crews.work_of(_DENSE, smoke, length=16)
   config = models.create(work.variant, **dict(work.model)).config
   return work, config, make_pairs(config.vocab_size, smoke)
-
-
-def _row_length(smoke: bool) -> int:
-  return 64 if smoke else 1_024
 
 
 def _about(pairs: list[Pair]) -> str:

@@ -116,10 +116,11 @@ def reward_bench_2(names: Sequence[str], scores: Sequence[Sequence[float]],
 
   Args:
     names: of the items; of ties 'ref:<n>' and 'tied:<n>'.
-    scores: of all responses of each item, the right ones first.
+    scores: of all responses of each item, the right ones first; NaN: none.
     num_right: how many of them are right.
     subset_I: of each item.
-    shared: m responses with the best score get 1/m each; or none anything.
+    shared: m responses with the best score get 1/m each, and all of an item
+      with a missing score; or none anything.
 
   Returns:
     Items are those outside of ties, in their order, then the pairs of ties.
@@ -128,15 +129,20 @@ def reward_bench_2(names: Sequence[str], scores: Sequence[Sequence[float]],
   is_tie_I = np.array([name.lower() == 'ties' for name in subset_I], bool)
   credits, strata = [], []
   for i in np.flatnonzero(~is_tie_I):
-    score_G = np.asarray(scores[i], np.float64)
-    best_G = score_G == score_G.max()
-    alone = best_G.sum() == 1
-    credits.append(best_G[0] / best_G.sum() if shared or alone else 0.0)
+    credits.append(_best_of(np.asarray(scores[i], np.float64), shared))
     strata.append(str(subset_I[i]))
   ties = [(names[i], scores[i], num_right[i]) for i in np.flatnonzero(is_tie_I)]
   pairs = ties_scores(*zip(*ties, strict=True)) if ties else []
   return _by_group([*credits, *pairs], [*strata, *['Ties'] * len(pairs)],
                    micro=False)
+
+
+def _best_of(score_G, shared: bool) -> float:
+  """Credit of the first response; a missing score is a guess, or wrong."""
+  best_G = score_G == score_G.max()
+  if np.isnan(score_G).any():
+    best_G = np.ones_like(best_G)
+  return float(best_G[0] / best_G.sum()) if shared or best_G.sum() == 1 else 0.0
 
 
 def ties_scores(names: Sequence[str], scores: Sequence[Sequence[float]],
@@ -147,8 +153,9 @@ def ties_scores(names: Sequence[str], scores: Sequence[Sequence[float]],
     + 0.2 [min(g_tied, g_ref) > spread] + 0.01 tanh(min(..)/spread - 1)
 
   g is the worst right score minus the best wrong one, spread the best right one
-  minus the worst; right means g > 0. 0/0 counts as 0. The score of the subset
-  is their mean, which may be 0.01 above 1 or below 0.
+  minus the worst; right means g > 0. 0/0 counts as 0, and so does what lacks a
+  score. The score of the subset is their mean, which may be 0.01 above 1 or
+  below 0.
 
   Raises:
     ValueError: a prompt without its reference, or one right answer alone.

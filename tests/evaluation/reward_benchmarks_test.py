@@ -112,7 +112,8 @@ class RewardBench2Test(parameterized.TestCase):
 
   @parameterized.parameters(
       ([3, 1, 2, 0], 1.0, 1.0), ([1, 3, 2, 0], 0.0, 0.0),
-      ([3, 3, 2, 0], 0.5, 0.0), ([3, 3, 3, 3], 0.25, 0.0))
+      ([3, 3, 2, 0], 0.5, 0.0), ([3, 3, 3, 3], 0.25, 0.0),
+      ([3, NAN, 2, 0], 0.25, 0.0), ([NAN, 1, 2, 0], 0.25, 0.0))
   def test_best_of_four(self, scores, shared, alone):
     for share, want in ((True, shared), (False, alone)):
       tally = rules.reward_bench_2(['7'], [scores], [1], ['Math'],
@@ -136,6 +137,14 @@ class RewardBench2Test(parameterized.TestCase):
         ['tied:1', 'ref:1', 'tied:2', 'ref:2'],
         [[2, 2, 1], [2, 1], [1, 1, 1], [1, 1]], [2, 1, 2, 1])
     np.testing.assert_allclose(found, [1.01, 0.0])
+
+  def test_a_missing_score_earns_nothing_of_a_tie(self):
+    found = rules.ties_scores(
+        ['tied:1', 'ref:1', 'tied:2', 'ref:2'],
+        [[3, NAN, 1], [2, 1], [3, 3, 1], [2, NAN]], [2, 1, 2, 1])
+    # The reference of the first is right; the second is right, above its
+    # spread of 0, and lacks its reference.
+    np.testing.assert_allclose(found, [0.3, 0.5])
 
   def test_strict_signs(self):
     # Gap 1 is not above spread 1, and a gap of 0 is not right.

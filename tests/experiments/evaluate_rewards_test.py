@@ -11,6 +11,7 @@ from configs.evaluation import rewards_mini
 from experiments import evaluate_rewards
 from experiments import reward_answers
 from experiments import reward_measures
+from experiments import reward_sources
 from experiments import train_reward_model
 from rljax.agents import language_model
 from rljax.data import reward_benchmarks as files
@@ -175,7 +176,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
             r'\boxed{%s}' % ('A' if first > second else 'B'), 'stop'),), 1, 1))
 
     config = self.config('judge_bench')
-    made = reward_answers.from_language_model(
+    made = reward_sources.from_language_model(
         config, model, self.folder / 'verdicts.jsonl')
     found = evaluate_rewards.run(config, str(self.folder / 'run'), made)
     self.assertEqual(
@@ -185,7 +186,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
 
   def test_a_pair_judge_of_logits(self):
     # GRAM's form: z_A - z_B = 2 (first - second) + 1 for the place.
-    made = reward_answers.from_pair_judge(lambda pairs: np.array([
+    made = reward_sources.from_pair_judge(lambda pairs: np.array([
         [2 * (quality(p.first) - quality(p.second)) + 1, 0] for p in pairs]),
                                           'gram')
     found = self.run_it(made, 'judge_bench')['judge_bench']
@@ -255,10 +256,27 @@ class EvaluateRewardsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       evaluate_rewards.run(config, str(self.folder / 'run'))
 
-  def test_scores_that_are_not_finite_are_refused(self):
+  def test_texts_that_are_too_long_have_no_score(self):
+    # Of each pair the longer one, twice; kept as null, and read back.
+    model = reward_answers.Model('short', scorer=lambda texts: np.array([
+        np.nan if len(response) > 14 else quality(response)
+        for _, response in texts]))
+    found = self.run_it(model, 'reward_bench', 'reward_bench_2')
+    # Chosen responses have i x behind 10 letters: 7 of 12 are too long.
+    self.assertEqual(found['reward_bench']['counts']['unparsed'], 7)
+    self.assertEqual(
+        found['reward_bench']['calibration']['left_out'], 7)
+    self.assertEqual(self.run_it(model, 'reward_bench', 'reward_bench_2'),
+                     found)
+    self.assertIn('null', (self.folder / 'run' / 'answers.jsonl').read_text())
+    with self.assertRaisesRegex(ValueError, 'no order'):
+      self.run_it(reward_answers.Model('silent', scorer=lambda texts: np.full(
+          len(texts), np.nan)), 'best_of_n')
+
+  def test_infinite_scores_are_refused(self):
     bad = reward_answers.Model('bad', scorer=lambda texts: np.full(
-        len(texts), np.nan))
-    with self.assertRaisesRegex(ValueError, 'with 24 that are not'):
+        len(texts), np.inf))
+    with self.assertRaisesRegex(ValueError, 'with 24 infinite'):
       self.run_it(bad, 'judge_bench')
 
   @parameterized.parameters(
