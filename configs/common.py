@@ -230,6 +230,12 @@ def toy_comparisons(count: int, size: int = 2) -> dict:
               flip=0.0, seed=0)
 
 
+def preference_file(path: str, form: str) -> dict:
+  """Your own comparisons; `rljax/data/preference.py` lists the forms."""
+  return dict(name='file', path=path, form=form, unfit='drop', seed=0,
+              other='worst', score='overall_score')
+
+
 def toy_judge() -> dict:
   """A model that learns to judge toy texts in some hundred steps.
 

@@ -143,6 +143,9 @@ def reward_built(config):
                    tokenizers.load('byte'), {})
   parts = launch.num_microbatches(config, mesh)
   form = reward_forms.create(config, job, parts)
+  if config.data.source.name == 'file':  # of the user's
+    config = config.copy_and_resolve_references().unlock()
+    config.data.source = common.toy_comparisons(100)
   _, train, held_out, _ = train_reward_model.read(config)
   items, _ = candidates.all_of(train[:config.data.lists_per_step], form.make)
   assert held_out and len(items) == config.data.lists_per_step

@@ -5,7 +5,9 @@ r"""A Bradley-Terry reward model on toy comparisons, in a minute on a laptop.
 
 A response is better that has the letter asked for more often. It begins from
 random parameters; --config.init.checkpoint=<run>/checkpoints begins from a
-language model. `:smoke` shrinks it to seconds, `:ensemble` has five heads.
+language model. `:smoke` shrinks it to seconds, `:ensemble` has five heads, and
+`:file` reads pairs of your own, --config.data.source.path=<file>, in one of the
+forms of `rljax/data/preference.py`: --config.data.source.form=hh_rlhf.
 """
 from ml_collections import config_dict
 
@@ -13,8 +15,9 @@ from configs import common
 
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:
-  if arg not in ('', 'smoke', 'ensemble'):
-    raise ValueError(f'Unknown variant {arg!r}; use "", "smoke" or "ensemble".')
+  if arg not in ('', 'smoke', 'ensemble', 'file'):
+    raise ValueError(
+        f'Unknown variant {arg!r}; use "", "smoke", "ensemble" or "file".')
   smoke = arg == 'smoke'
 
   config = common.reward_model('scores')
@@ -31,4 +34,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
                   rows_per_device=1 if smoke else 4),
       lists_per_row=2, num_candidates=2)
   config.checkpoint.every = 1 if smoke else 100
+  if arg == 'file':
+    config.data.source = common.preference_file('data/pairs.jsonl', 'jsonl')
+    config.packing.update(row_length=1_024, rows_per_device=1)
   return config

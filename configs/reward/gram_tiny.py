@@ -7,7 +7,8 @@ r"""GRAM, stage 2: the language model names the better of two toy responses.
 Without the last line it does without stage 1; --config.loss.wrong_label_mass=0
 does without the smoothing. `:noisy` has one label in ten wrong, and smooths by
 as much. `:adapt` is a small set of another kind of text, for a judge that is
-trained already: name its checkpoints as above. `:smoke` shrinks it to seconds.
+trained already: name its checkpoints as above. `:smoke` shrinks it to seconds,
+and `:file` reads pairs of your own, as `bradley_terry_tiny.py:file` does.
 
 Reference: GRAM (arXiv 2506.14175), and its published settings: two epochs,
 wrong_label_mass 0.05; the rate there, 2e-5, is for larger models.
@@ -18,9 +19,9 @@ from configs import common
 
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:
-  if arg not in ('', 'smoke', 'noisy', 'adapt'):
-    raise ValueError(
-        f'Unknown variant {arg!r}; use "", "smoke", "noisy" or "adapt".')
+  if arg not in ('', 'smoke', 'noisy', 'adapt', 'file'):
+    raise ValueError(f'Unknown variant {arg!r}; use "", "smoke", "noisy", '
+                     '"adapt" or "file".')
   smoke, adapt = arg == 'smoke', arg == 'adapt'
 
   config = common.reward_model('judge')
@@ -42,4 +43,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       name='cosine', warmup_steps=max(config.num_steps // 10, 1),
       decay_steps=config.num_steps)
   config.checkpoint.every = 1 if smoke else 100
+  if arg == 'file':
+    config.data.source = common.preference_file('data/pairs.jsonl', 'jsonl')
+    config.packing.update(row_length=1_024, rows_per_device=1)
   return config

@@ -124,15 +124,15 @@ class ScoresTest(parameterized.TestCase):
 
   def test_labels_are_log_probabilities_where_the_text_ends(self):
     model, params = toys.model_and_params('tiny', num_layers=1)
-    some = lists(3, texts=1)
+    some = lists(2, texts=1)
     found = reward.score_all(pieces('label')[1], params, some, **SHAPE)
+    apply = jax.jit(
+        lambda p, *rows: model.apply({'params': p}, *rows).logits_BTV)
     for one, score_CJ in zip(some, found, strict=True):
       tokens_BT = one.texts[0][None]
       ones_BT = np.ones_like(tokens_BT)
-      logits_BTV = model.apply(
-          {'params': params}, tokens_BT, np.arange(tokens_BT.size,
-                                                   dtype=np.int32)[None],
-          ones_BT).logits_BTV
+      position_BT = np.arange(tokens_BT.size, dtype=np.int32)[None]
+      logits_BTV = apply(params, tokens_BT, position_BT, ones_BT)
       want_V = jax.nn.log_softmax(logits_BTV[0, -1])
       np.testing.assert_allclose(score_CJ[:, 0], want_V[np.array(LABELS)],
                                  rtol=1e-4, atol=1e-5)
@@ -155,8 +155,8 @@ class LossTest(parameterized.TestCase):
     # embedding decides the loss.
     forward, _, params = pieces('label')
     text = lists(1, texts=1)[0].texts[0]
-    loss_fn = reward.compose(
-        forward, losses.get('reward', 'gram', wrong_label_mass=0.1).loss)
+    loss_fn = jax.jit(reward.compose(
+        forward, losses.get('reward', 'gram', wrong_label_mass=0.1).loss))
 
     def of(label, read):
       batch, _ = packing.pack_lists([ComparedTexts(
@@ -194,15 +194,15 @@ class LossTest(parameterized.TestCase):
     forward, _, params = pieces('head')
     batch, _ = packing.pack_lists(lists(4), **SHAPE)
     loss = losses.get('reward', 'bradley_terry').loss
-    whole = jax.grad(lambda p: reward.compose(forward, loss)(
-        p, batch, None)[0])(params)[models.HEAD]['kernel']
+    slope = lambda forward: jax.jit(jax.grad(lambda p: reward.compose(
+        forward, loss)(p, batch, None)[0]))
+    whole = slope(forward)(params)[models.HEAD]['kernel']
     model, _ = toys.model_and_params('tiny', num_layers=1)
-    single = reward.make_head_forward(models.RewardModel(model.config))
+    single = slope(reward.make_head_forward(models.RewardModel(model.config)))
     for j in range(2):
       alone = {**params, models.HEAD: {
           'kernel': params[models.HEAD]['kernel'][:, j:j + 1]}}
-      grad_DJ = jax.grad(lambda p: reward.compose(single, loss)(
-          p, batch, None)[0])(alone)[models.HEAD]['kernel']
+      grad_DJ = single(alone)[models.HEAD]['kernel']
       np.testing.assert_allclose(whole[:, j], grad_DJ[:, 0] / 2, rtol=1e-4,
                                  atol=1e-6)
 

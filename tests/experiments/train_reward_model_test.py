@@ -1,0 +1,71 @@
+"""Where the comparisons of a reward model come from; nothing is compiled."""
+import json
+import pathlib
+import tempfile
+
+from absl.testing import absltest
+from absl.testing import parameterized
+
+from configs import common
+from configs.reward import bradley_terry_tiny
+from experiments import train_reward_model
+from rljax.data import candidates
+from rljax.data import tokenizer as tokenizers
+
+
+class DataTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    self.path = folder / 'pairs.jsonl'
+
+  def config(self, lines, **changes):
+    self.path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    config = bradley_terry_tiny.get_config('smoke')
+    config.data.source = common.preference_file(str(self.path), 'jsonl')
+    config.data.update(validation_size=2, lists_per_step=2)
+    config.data.update(changes)
+    return config
+
+  def make(self, record):
+    return candidates.texts(tokenizers.ByteTokenizer(), record, 64)
+
+  def pairs(self, count=8, length=4):
+    return [dict(prompt=f'q{i}', chosen='y' * length, rejected='n' * length)
+            for i in range(count)]
+
+  def test_a_file_is_split_by_prompt_and_what_is_lost_is_counted(self):
+    config = self.config([*self.pairs(), dict(prompt='q', chosen='same',
+                                              rejected='same')])
+    batches, held_out, counts = train_reward_model.open_data(config, self.make)
+    self.assertLen(held_out, 2)
+    self.assertEqual(counts['whole'], 6)
+    self.assertEqual(sum(counts.values()), 7)  # and the one without a winner
+    self.assertLen(next(batches), 2)
+
+  def test_long_pairs_are_cut_dropped_or_an_error(self):
+    long = [dict(prompt='q' * 40, chosen='y', rejected='n')]
+    _, _, counts = train_reward_model.open_data(
+        self.config([*self.pairs(), *self.pairs(4, 40), *long * 2]), self.make)
+    self.assertGreater(counts['cut'], 0)
+    config = self.config(self.pairs() + [
+        dict(one, prompt=f'{i}' + one['prompt']) for i, one in enumerate(
+            long * 9)], too_long='fail')
+    with self.assertRaisesRegex(ValueError, "too_long='drop'"):
+      train_reward_model.open_data(config, self.make)
+
+  def test_few_labels(self):
+    config = self.config(self.pairs(), max_records=3)
+    _, train, held_out, _ = train_reward_model.read(config)
+    self.assertEqual((len(train), len(held_out)), (3, 2))
+
+  def test_an_unknown_source(self):
+    config = self.config(self.pairs())
+    config.data.source.name = 'fiel'
+    with self.assertRaisesRegex(ValueError, "got 'fiel'"):
+      train_reward_model.read(config)
+
+
+if __name__ == '__main__':
+  absltest.main()
