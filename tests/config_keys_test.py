@@ -17,7 +17,9 @@ from ml_collections import config_dict
 from rljax import losses
 from rljax import packing
 from rljax import sharding
+from rljax.models import denoiser
 from rljax.models import variants
+from rljax.models import vision_variants
 from rljax.ops import sampling
 from rljax.rewards import scorer
 from rljax.training import checkpoint
@@ -28,6 +30,7 @@ from tests import configs_test
 
 SCRIPTS = {
     'evaluation': ('evaluate', 'judging', 'responses', 'launch'),
+    'gan': ('train_gan_rm', 'gan_rounds', 'gan_images', 'launch'),
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
                'responses', 'launch'),
@@ -42,8 +45,31 @@ def keywords(function):
   return set(inspect.signature(function).parameters)
 
 
+def accepted_by_gan(section, config):
+  """As `accepted`, of the parts of a generator and its reward."""
+  name, _, part = section.rpartition('.')
+  if part == 'loss':
+    family = {'reward': 'discriminator', 'tune': 'denoising'}[name]
+    return {'name', *losses.get(family, config[name].loss.name).hparams}
+  if part == 'optimizer':
+    return (keywords(optimizers.make_optimizer) - {'options'}
+            | keywords(optimizers.find(config[name].optimizer.name)))
+  fields = lambda record: {field.name for field in dataclasses.fields(record)}
+  receivers = {
+      'checkpoint': lambda: keywords(checkpoint.Checkpointer),
+      'encoder': lambda: {'checkpoint', 'seed', 'variant'} | fields(
+          vision_variants.VisionConfig),
+      'generator.model': lambda: fields(denoiser.DenoiserConfig),
+      'generator.optimizer.schedule': lambda: keywords(
+          optimizers.make_schedule),
+  }
+  return receivers[section]() if section in receivers else None
+
+
 def accepted(family, section, config):
   """Keys that the receiver of a section takes; None if none takes it whole."""
+  if family == 'gan':
+    return accepted_by_gan(section, config)
   if section == 'loss':
     return {'name', *losses.get(family, config.loss.name).hparams}
   if section == 'critic.loss':
@@ -167,6 +193,20 @@ class KeysTest(parameterized.TestCase):
     place.unused_switch = True
     name = f'{section}.unused_switch' if section else 'unused_switch'
     self.assertEqual(unread(family, config), [name])
+
+  @parameterized.parameters(
+      '', 'bootstrap', 'checkpoint', 'data', 'diagnostics', 'encoder',
+      'generator', 'generator.model', 'generator.optimizer',
+      'generator.optimizer.schedule', 'pool', 'reward', 'reward.loss',
+      'reward.optimizer', 'tune', 'tune.loss', 'tune.optimizer')
+  def test_a_key_of_a_generator_that_nothing_reads_is_found(self, section):
+    config = configs_test.module('configs/gan/gan_rm_digits.py').get_config()
+    place = config
+    for part in filter(None, section.split('.')):
+      place = place[part]
+    place.unused_switch = True
+    name = f'{section}.unused_switch' if section else 'unused_switch'
+    self.assertEqual(unread('gan', config), [name])
 
   def test_a_key_of_another_script_is_found(self):
     config = configs_test.module('configs/evaluation/mini.py').get_config()

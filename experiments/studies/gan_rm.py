@@ -192,7 +192,7 @@ def _parts(config, seed: int, smoke: bool) -> gan_images.Parts:
   """Images dealt out for the most targets; an arm takes the first of them."""
   most = config.copy_and_resolve_references()
   most.data.num_proxies = 40 if smoke else 500
-  parts = gan_images.open_parts(most.data, seed)
+  parts = gan_images.open_parts(most, seed)
   return dataclasses.replace(parts, proxies=parts.proxies.take(
       np.arange(config.data.num_proxies)))
 
