@@ -22,7 +22,6 @@ from rljax import sharding
 from rljax.data import best_of_n
 from rljax.data import bootstrap
 from rljax.data import images
-from rljax.evaluation import image_rewards
 from rljax.interop import vision as towers
 from rljax.models import denoiser
 from rljax.models import reward_projection
@@ -275,36 +274,3 @@ def tuning_data(config, pool_PGYWU, class_P, score_PG) -> dict[str, Any]:
   image_PGYWU = np.stack([pool_PGYWU[row_P, place_P] for place_P in places], 1)
   return dict(image_RGYWU=image_PGYWU, class_R=class_P,
               weight_R=keep_P.astype(np.float32))
-
-
-def diagnose(pieces: Pieces, round_: Round, proxies: images.ImageSet,
-             held_out: images.ImageSet, fresh, seed: int) -> dict[str, float]:
-  """What R_t has learnt, and where G_t stands.
-
-  Args:
-    pieces: compiled functions.
-    round_: just played.
-    proxies: D_p.
-    held_out: targets that no round trains on.
-    fresh: (image_RYWU, class_R) of G_t that R_t has not seen.
-    seed: of the degradation that makes content bad.
-  """
-  score = lambda image_RYWU, class_R: score_images(
-      pieces, round_.reward, image_RYWU, class_R)
-  held_R = score(held_out.pixels_RYWU, held_out.class_R)
-  fresh_R = score(*fresh)
-  flat = lambda image_RYWU: image_RYWU.reshape(len(image_RYWU), -1)
-  bad_RYWU = images.blur(held_out.pixels_RYWU, 0.25, seed)
-  framed = lambda inside, border: score(
-      images.swap_border(inside, border), held_out.class_R)
-  shortcut = image_rewards.shortcut(
-      framed(bad_RYWU, proxies.pixels_RYWU), framed(bad_RYWU, fresh[0]),
-      framed(held_out.pixels_RYWU, fresh[0]))
-  return {
-      'held_out_accuracy': image_rewards.accuracy(held_R, fresh_R),
-      'memorisation': image_rewards.memorisation(
-          score(proxies.pixels_RYWU, proxies.class_R), held_R),
-      'frechet': image_rewards.frechet_distance(
-          flat(fresh[0]), flat(held_out.pixels_RYWU)),
-      'diversity': image_rewards.diversity(flat(fresh[0])),
-      'shortcut_auc': shortcut.auc, 'shortcut_effect': shortcut.effect}

@@ -26,6 +26,7 @@ import numpy as np
 import optax
 import tqdm
 
+from experiments import gan_diagnosis
 from experiments import gan_images
 from experiments import gan_rounds
 from experiments.studies import compare
@@ -211,7 +212,7 @@ def _play_arm(config, pieces, parts, seed, params, pool, oracle, keys):
     round_ = gan_rounds.play(pieces, config, number, parts.proxies, params,
                              jax.random.fold_in(keys['round'], number))
     fresh = np.asarray(pieces.sample(params, class_R, keys['fresh'])), class_R
-    seen = gan_rounds.diagnose(pieces, round_, parts.proxies, parts.held_out,
+    seen = gan_diagnosis.diagnose(pieces, round_, parts.proxies, parts.held_out,
                                fresh, seed)
     params = round_.params
   score_PG = gan_rounds.score_images(pieces, round_.reward, *pool).reshape(
