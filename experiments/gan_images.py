@@ -25,16 +25,17 @@ class Parts:
   rest: images.ImageSet
 
 
-def open_parts(data, seed: int) -> Parts:
+def open_parts(config, seed: int) -> Parts:
   """Splits a set and degrades and marks what is to be.
 
   Args:
-    data: `config.data`.
+    config: of the run; its `data` is read.
     seed: of the split and of the degradation.
 
   Raises:
     ValueError: there are fewer images than asked for.
   """
+  data = config.data
   whole = images.pad(images.load(data.images, data.size, data.channels),
                      data.margin)
   used = (data.num_generator, data.num_proxies, data.num_held_out)
@@ -44,12 +45,13 @@ def open_parts(data, seed: int) -> Parts:
   if data.marked_proxies:
     proxies, held_out = (_marked(part, 1.0, seed) for part in (
         proxies, held_out))
-  return Parts(_marked(_with_degraded(generator, data, seed),
-                       data.marked_share, seed), proxies, held_out, rest)
+  generator = _with_degraded(generator, data.degraded_noise, seed)
+  return Parts(_marked(generator, data.marked_share, seed), proxies, held_out,
+               rest)
 
 
-def _with_degraded(part: images.ImageSet, data, seed) -> images.ImageSet:
-  bad_RYWU = images.blur(part.pixels_RYWU, data.degraded_noise, seed)
+def _with_degraded(part: images.ImageSet, noise, seed) -> images.ImageSet:
+  bad_RYWU = images.blur(part.pixels_RYWU, noise, seed)
   return dataclasses.replace(
       part, pixels_RYWU=np.concatenate([part.pixels_RYWU, bad_RYWU]),
       class_R=np.concatenate([part.class_R] * 2))

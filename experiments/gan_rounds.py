@@ -22,7 +22,6 @@ from rljax import sharding
 from rljax.data import best_of_n
 from rljax.data import bootstrap
 from rljax.data import images
-from rljax.evaluation import image_rewards
 from rljax.interop import vision as towers
 from rljax.models import denoiser
 from rljax.models import reward_projection
@@ -66,11 +65,14 @@ def build(config, num_classes: int) -> Pieces:
       image_size=size, num_channels=config.data.channels,
       num_classes=num_classes, **config.generator.model))
   errors = denoising.make_error_fn(model)
-  sample_steps, eta = config.generator.sample_steps, config.generator.eta
-  pretrain, optimizer = _generator_fit(
-      errors, config.generator, losses.get('denoising', 'mse'), 'pretrain')
-  tune_fit, tune_optimizer = _generator_fit(
-      errors, config.tune, losses.get('denoising', **config.tune.loss), 'tune')
+  optimizer = optimizers.make_optimizer(**config.generator.optimizer)
+  tune_optimizer = optimizers.make_optimizer(**config.tune.optimizer)
+  pretrain = _generator_fit(
+      errors, losses.get('denoising', 'mse'), optimizer,
+      config.generator.batch_size, config.generator.num_steps, 'pretrain')
+  tune_fit = _generator_fit(
+      errors, losses.get('denoising', **config.tune.loss), tune_optimizer,
+      config.tune.batch_size, config.tune.num_steps, 'tune')
 
   def start(key):
     return fit.create(model.init(
@@ -81,34 +83,34 @@ def build(config, num_classes: int) -> Pieces:
     state, metrics = tune_fit(fit.create(params, tune_optimizer), data, key)
     return state.params, metrics
 
-  fit_reward, score = _reward(config.reward)
+  fit_reward, score = _reward(config)
   return Pieces(
       num_classes=num_classes, start=start, pretrain=pretrain, tune=tune,
-      sample=denoising.make_sample_fn(model, sample_steps, eta),
+      sample=denoising.make_sample_fn(
+          model, config.generator.sample_steps, config.generator.eta),
       encode=make_encoder(config.encoder, size, config.data.channels),
       fit_reward=fit_reward, score=score)
 
 
-def _generator_fit(errors, settings, objective, name):
-  optimizer = optimizers.make_optimizer(**settings.optimizer)
+def _generator_fit(errors, objective, optimizer, batch_size, num_steps, name):
   with_reference = errors if objective.name == 'dpo' else None
   return fit.make_fit_fn(
       lambda params, batch: objective.loss(errors(params, batch), batch),
-      optimizer, denoising.make_draw(settings.batch_size, with_reference),
-      settings.num_steps, name=name), optimizer
+      optimizer, denoising.make_draw(batch_size, with_reference), num_steps,
+      name=name)
 
 
-def _reward(settings):
+def _reward(config):
   head = reward_projection.RewardProjection(
-      tuple(settings.hidden), settings.conditioned)
-  optimizer = optimizers.make_optimizer(**settings.optimizer)
-  objective = losses.get('discriminator', **settings.loss)
+      tuple(config.reward.hidden), config.reward.conditioned)
+  optimizer = optimizers.make_optimizer(**config.reward.optimizer)
+  objective = losses.get('discriminator', **config.reward.loss)
   apply = lambda params, feature_RD, prompt_RD: head.apply(
       {'params': params}, feature_RD, prompt_RD)
   run = fit.make_fit_fn(
       lambda params, batch: objective.loss(
           apply(params, batch.feature_BD, batch.prompt_BD), batch),
-      optimizer, lambda batch, key: batch, settings.num_steps,
+      optimizer, lambda batch, key: batch, config.reward.num_steps,
       name='fit_reward')
   init = jax.jit(head.init)
 
@@ -184,7 +186,7 @@ def play(pieces: Pieces, config, number: int, proxies: images.ImageSet,
   score_PG = score_images(pieces, reward, pool, class_R[num_outputs:]
                           ).reshape(prompts, group)
   pool_PGYWU = pool.reshape(prompts, group, *pool.shape[1:])
-  data = tuning_data(config.tune, pool_PGYWU, class_P, score_PG)
+  data = tuning_data(config, pool_PGYWU, class_P, score_PG)
   metrics = {
       'kept': float(data['weight_R'].mean()), 'score_pool': score_PG.mean(),
       'score_best': score_PG.max(1).mean(),
@@ -215,25 +217,25 @@ def fit_round(pieces: Pieces, config, number: int, proxies: images.ImageSet,
   Returns:
     (parameters of R, what was chosen, lineage of the rows).
   """
-  settings = config.bootstrap
+  options = config.bootstrap
   known = images.digests(proxies.pixels_RYWU), images.digests(outputs[0])
   pool_digests = images.digests(pool[0])
   features = [pieces.encode(x) for x in (
       proxies.pixels_RYWU, outputs[0], pool[0])]
   classes = [proxies.class_R, outputs[1], pool[1]]
   start = _batch(pieces, features, classes,
-                 np.zeros(2 * settings.num_chosen, int), None)
+                 np.zeros(2 * options.num_chosen, int), None)
   reward, _ = pieces.fit_reward(start, key)
   score_R = np.asarray(pieces.score(
       reward, features[2], prompts_of(pieces, pool[1])))
   chosen = bootstrap.choose(
       score_R, pool_digests, {*known[0], *known[1]},
-      num_chosen=settings.num_chosen, alpha=settings.alpha,
-      first_rank=settings.first_rank, rising=settings.rising)
+      num_chosen=options.num_chosen, alpha=options.alpha,
+      first_rank=options.first_rank, rising=options.rising)
   batch = _batch(pieces, features, classes, chosen.index_R, chosen.label_R)
   reward, _ = pieces.fit_reward(batch, key)
   return reward, chosen, bootstrap.lineage(
-      number, *known, pool_digests, chosen, settings.first_rank)
+      number, *known, pool_digests, chosen, options.first_rank)
 
 
 def _batch(pieces, features, classes, index_R, label_R) -> DiscriminatorBatch:
@@ -260,48 +262,15 @@ def _batch(pieces, features, classes, index_R, label_R) -> DiscriminatorBatch:
       weight_B=jnp.asarray(weight_R), prompt_BD=prompts_of(pieces, class_R))
 
 
-def tuning_data(settings, pool_PGYWU, class_P, score_PG) -> dict[str, Any]:
+def tuning_data(config, pool_PGYWU, class_P, score_PG) -> dict[str, Any]:
   """Rows to tune on: the best sample (SFT), or best and worst (DPO)."""
   row_P = np.arange(len(class_P))
-  if settings.loss.name == 'dpo':
-    found = best_of_n.pairs(score_PG, settings.min_gap)
+  if config.tune.loss.name == 'dpo':
+    found = best_of_n.pairs(score_PG, config.tune.min_gap)
     places, keep_P = (found.chosen_P, found.rejected_P), found.keep_P
   else:
-    best_P, keep_P = best_of_n.supervised(score_PG, settings.quantile)
+    best_P, keep_P = best_of_n.supervised(score_PG, config.tune.quantile)
     places = best_P,
   image_PGYWU = np.stack([pool_PGYWU[row_P, place_P] for place_P in places], 1)
   return dict(image_RGYWU=image_PGYWU, class_R=class_P,
               weight_R=keep_P.astype(np.float32))
-
-
-def diagnose(pieces: Pieces, round_: Round, proxies: images.ImageSet,
-             held_out: images.ImageSet, fresh, seed: int) -> dict[str, float]:
-  """What R_t has learnt, and where G_t stands.
-
-  Args:
-    pieces: compiled functions.
-    round_: just played.
-    proxies: D_p.
-    held_out: targets that no round trains on.
-    fresh: (image_RYWU, class_R) of G_t that R_t has not seen.
-    seed: of the degradation that makes content bad.
-  """
-  score = lambda image_RYWU, class_R: score_images(
-      pieces, round_.reward, image_RYWU, class_R)
-  held_R = score(held_out.pixels_RYWU, held_out.class_R)
-  fresh_R = score(*fresh)
-  flat = lambda image_RYWU: image_RYWU.reshape(len(image_RYWU), -1)
-  bad_RYWU = images.blur(held_out.pixels_RYWU, 0.25, seed)
-  framed = lambda inside, border: score(
-      images.swap_border(inside, border), held_out.class_R)
-  shortcut = image_rewards.shortcut(
-      framed(bad_RYWU, proxies.pixels_RYWU), framed(bad_RYWU, fresh[0]),
-      framed(held_out.pixels_RYWU, fresh[0]))
-  return {
-      'held_out_accuracy': image_rewards.accuracy(held_R, fresh_R),
-      'memorisation': image_rewards.memorisation(
-          score(proxies.pixels_RYWU, proxies.class_R), held_R),
-      'frechet': image_rewards.frechet_distance(
-          flat(fresh[0]), flat(held_out.pixels_RYWU)),
-      'diversity': image_rewards.diversity(flat(fresh[0])),
-      'shortcut_auc': shortcut.auc, 'shortcut_effect': shortcut.effect}

@@ -12,11 +12,13 @@ Reference: GAN-RM (arXiv 2506.13846).
 from __future__ import annotations
 
 import json
+import pathlib
 
 from absl import logging as absl_logging
 import jax
 import numpy as np
 
+from experiments import gan_diagnosis
 from experiments import gan_images
 from experiments import gan_rounds
 from experiments import launch
@@ -48,7 +50,7 @@ def run(config, workdir: str):
   """Builds the pieces, then writes the algorithm out as a loop."""
   job = start(config, workdir)
   launch.claim(config, job.workdir)
-  parts = gan_images.open_parts(config.data, config.seed)
+  parts = gan_images.open_parts(config, config.seed)
   target_hash = images.fingerprint(parts.proxies.pixels_RYWU)
   keys = states.named_keys(config.seed, 'init', 'pretrain', 'round', 'fresh')
   pieces = gan_rounds.build(config, len(parts.generator.classes))
@@ -104,7 +106,7 @@ def start(config, workdir: str) -> launch.Job:
     raise ValueError(f'Expected one process, got {jax.process_count()}. Start '
                      'this script alone: its models are small.')
   absl_logging.set_verbosity(absl_logging.ERROR)  # orbax warns as intended
-  found = launch.pathlib.Path(workdir).expanduser().resolve()
+  found = pathlib.Path(workdir).expanduser().resolve()
   found.mkdir(parents=True, exist_ok=True)
   launch.say(f'== gan_rm\n   images   {config.data.images}, '
              f'{config.data.num_proxies} targets\n   writes   {found}')
@@ -160,7 +162,7 @@ def play(config, job, pieces, parts, number: int, params, keys):
   class_R = np.arange(config.bootstrap.num_outputs, dtype=np.int32) % (
       pieces.num_classes)
   fresh = np.asarray(pieces.sample(params, class_R, at('fresh'))), class_R
-  found = gan_rounds.diagnose(pieces, round_, parts.proxies, parts.held_out,
+  found = gan_diagnosis.diagnose(pieces, round_, parts.proxies, parts.held_out,
                               fresh, config.seed)
   journal.append(job.workdir / LINEAGE, round_.lineage)
   checkpoint.save_params(job.workdir / 'reward_models' / str(number),

@@ -23,7 +23,9 @@ from rljax.data import preference
 from rljax.data import reward_benchmarks
 from rljax.data import toy_comparisons
 from rljax.models import lora
+from rljax.models import denoiser
 from rljax.models import variants
+from rljax.models import vision_variants
 from rljax.ops import sampling
 from rljax.rewards import scorer
 from rljax.training import checkpoint
@@ -35,6 +37,7 @@ from tests import configs_test
 
 SCRIPTS = {
     'evaluation': ('evaluate', 'judging', 'responses', 'launch'),
+    'gan': ('train_gan_rm', 'gan_rounds', 'gan_images', 'launch'),
     'pairs': ('make_pairs', 'responses', 'launch'),
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
@@ -54,8 +57,31 @@ def keywords(function):
   return set(inspect.signature(function).parameters)
 
 
+def accepted_by_gan(section, config):
+  """As `accepted`, of the parts of a generator and its reward."""
+  name, _, part = section.rpartition('.')
+  if part == 'loss':
+    family = {'reward': 'discriminator', 'tune': 'denoising'}[name]
+    return {'name', *losses.get(family, config[name].loss.name).hparams}
+  if part == 'optimizer':
+    return (keywords(optimizers.make_optimizer) - {'options'}
+            | keywords(optimizers.find(config[name].optimizer.name)))
+  fields = lambda record: {field.name for field in dataclasses.fields(record)}
+  receivers = {
+      'checkpoint': lambda: keywords(checkpoint.Checkpointer),
+      'encoder': lambda: {'checkpoint', 'seed', 'variant'} | fields(
+          vision_variants.VisionConfig),
+      'generator.model': lambda: fields(denoiser.DenoiserConfig),
+      'generator.optimizer.schedule': lambda: keywords(
+          optimizers.make_schedule),
+  }
+  return receivers[section]() if section in receivers else None
+
+
 def accepted(family, section, config):
   """Keys that the receiver of a section takes; None if none takes it whole."""
+  if family == 'gan':
+    return accepted_by_gan(section, config)
   if section == 'loss':
     kind = reward_forms.FORMS[config.form] if family == 'reward' else family
     return {'name', *losses.get(kind, config.loss.name).hparams}
@@ -195,18 +221,24 @@ class KeysTest(parameterized.TestCase):
     name = f'{section}.unused_switch' if section else 'unused_switch'
     self.assertEqual(unread(family, config), [name])
 
-  @parameterized.parameters('', 'data', 'data.source', 'init', 'loss',
-                            'packing', 'regularize')
-  def test_a_key_of_a_reward_model_that_nothing_reads_is_found(self, section):
-    config = configs_test.module(
-        'configs/reward/bradley_terry_tiny.py').get_config()
-    self.assertEmpty(unread('reward', config))
+  @parameterized.parameters(
+      *(('reward', 'reward/bradley_terry_tiny.py', section) for section in (
+          '', 'data', 'data.source', 'init', 'loss', 'packing', 'regularize')),
+      *(('gan', 'gan/gan_rm_digits.py', section) for section in (
+          '', 'bootstrap', 'checkpoint', 'data', 'diagnostics', 'encoder',
+          'generator', 'generator.model', 'generator.optimizer',
+          'generator.optimizer.schedule', 'pool', 'reward', 'reward.loss',
+          'reward.optimizer', 'tune', 'tune.loss', 'tune.optimizer')))
+  def test_a_key_of_another_family_that_nothing_reads_is_found(
+      self, family, file, section):
+    config = configs_test.module(f'configs/{file}').get_config()
+    self.assertEmpty(unread(family, config))
     place = config
     for part in filter(None, section.split('.')):
       place = place[part]
     place.unused_switch = True
     name = f'{section}.unused_switch' if section else 'unused_switch'
-    self.assertEqual(unread('reward', config), [name])
+    self.assertEqual(unread(family, config), [name])
 
   def test_a_key_of_another_script_is_found(self):
     config = configs_test.module('configs/evaluation/mini.py').get_config()

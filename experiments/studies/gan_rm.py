@@ -26,6 +26,7 @@ import numpy as np
 import optax
 import tqdm
 
+from experiments import gan_diagnosis
 from experiments import gan_images
 from experiments import gan_rounds
 from experiments.studies import compare
@@ -192,7 +193,7 @@ def _parts(config, seed: int, smoke: bool) -> gan_images.Parts:
   """Images dealt out for the most targets; an arm takes the first of them."""
   most = config.copy_and_resolve_references()
   most.data.num_proxies = 40 if smoke else 500
-  parts = gan_images.open_parts(most.data, seed)
+  parts = gan_images.open_parts(most, seed)
   return dataclasses.replace(parts, proxies=parts.proxies.take(
       np.arange(config.data.num_proxies)))
 
@@ -211,7 +212,7 @@ def _play_arm(config, pieces, parts, seed, params, pool, oracle, keys):
     round_ = gan_rounds.play(pieces, config, number, parts.proxies, params,
                              jax.random.fold_in(keys['round'], number))
     fresh = np.asarray(pieces.sample(params, class_R, keys['fresh'])), class_R
-    seen = gan_rounds.diagnose(pieces, round_, parts.proxies, parts.held_out,
+    seen = gan_diagnosis.diagnose(pieces, round_, parts.proxies, parts.held_out,
                                fresh, seed)
     params = round_.params
   score_PG = gan_rounds.score_images(pieces, round_.reward, *pool).reshape(

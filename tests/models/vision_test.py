@@ -1,4 +1,6 @@
 """The vision encoder: what it sees, what it may not do, other resolutions."""
+import functools
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
@@ -19,12 +21,21 @@ FORMS = {
 }
 
 
-def create(form='mean', **overrides):
-  config = vision_variants.get('mu', **(FORMS[form] | overrides))
+@functools.cache
+def create(form='mean'):
+  """(model, parameters, images); made once for all tests."""
+  config = vision_variants.get('mu', **FORMS[form])
   model = vision.VisionEncoder(config)
   image_BYWU = images(config)
-  return model, sharding.unbox(model.init(jax.random.key(1),
-                                          image_BYWU)['params']), image_BYWU
+  params = jax.jit(model.init)(jax.random.key(1), image_BYWU)['params']
+  return model, sharding.unbox(params), image_BYWU
+
+
+@functools.cache
+def encoder(form='mean'):
+  """The compiled model: (params, images) -> Encoded."""
+  model, _, _ = create(form)
+  return jax.jit(lambda params, x: model.apply({'params': params}, x))
 
 
 def images(config, rows=3, seed=0):
@@ -38,7 +49,7 @@ class VisionTest(parameterized.TestCase):
   def test_shapes_types_and_that_every_pixel_matters(self, form):
     with jax.numpy_dtype_promotion('strict'):
       model, params, image_BYWU = create(form)
-      apply = lambda x: model.apply({'params': params}, x)
+      apply = functools.partial(encoder(form), params)
       found = apply(image_BYWU)
     self.assertEqual(found.token_BMD.shape, (3, 16, 32))
     self.assertEqual(found.pooled_BD.shape, (3, model.config.feature_dim))
@@ -47,31 +58,39 @@ class VisionTest(parameterized.TestCase):
 
   @parameterized.parameters(*FORMS)
   def test_patches_have_places(self, form):
-    model, params, image_BYWU = create(form)
-    apply = lambda x: model.apply({'params': params}, x).pooled_BD
+    _, params, image_BYWU = create(form)
+    apply = lambda x: encoder(form)(params, x).pooled_BD
     rolled = jnp.roll(image_BYWU, 2, axis=1)  # whole patches, one row on
     self.assertGreater(np.abs(apply(rolled) - apply(image_BYWU)).max(), 1e-4)
     flat = params | {'embedding': params['embedding'] | {
         'position': jnp.zeros_like(params['embedding']['position'])}}
-    blind = lambda x: model.apply({'params': flat}, x).pooled_BD
+    blind = lambda x: encoder(form)(flat, x).pooled_BD
     np.testing.assert_allclose(blind(rolled), blind(image_BYWU), rtol=1e-4,
                                atol=1e-5)
 
   def test_an_image_is_encoded_as_if_alone(self):
-    model, params, image_BYWU = create('attention')
-    together = model.apply({'params': params}, image_BYWU).pooled_BD
-    alone = model.apply({'params': params}, image_BYWU[1:2]).pooled_BD
-    np.testing.assert_allclose(together[1:2], alone, rtol=1e-5, atol=1e-6)
+    _, params, image_BYWU = create('attention')
+    together = encoder('attention')(params, image_BYWU).pooled_BD
+    others = image_BYWU.at[jnp.array([0, 2])].set(0.3)
+    alone = encoder('attention')(params, others).pooled_BD
+    np.testing.assert_allclose(together[1], alone[1], rtol=1e-5, atol=1e-6)
 
   def test_a_patch_is_the_pixels_of_its_square(self):
-    model, params, image_BYWU = create(num_layers=1)
+    model, params, image_BYWU = create()
     # One pixel of the second patch of the first row: rows 0-1, columns 2-3.
     changed = image_BYWU.at[0, 1, 3, 0].add(0.5)
-    embed = lambda x: model.apply(
+    embed = jax.jit(lambda x: model.apply(
         {'params': params}, x, capture_intermediates=True,
-        mutable=['intermediates'])[1]['intermediates']['embedding']['__call__']
-    moved_BMD = np.abs(embed(changed)[0] - embed(image_BYWU)[0])
+        mutable=['intermediates'])[1]['intermediates']['embedding'][
+            '__call__'][0])
+    moved_BMD = np.abs(embed(changed) - embed(image_BYWU))
     self.assertEqual(list(np.flatnonzero(moved_BMD[0].max(-1) > 0)), [1])
+    leaves = jax.tree.map(np.asarray, params['embedding'])
+    by_hand_D = leaves['position'][1] + leaves['patch_bias'] + sum(
+        image_BYWU[0, y, 2 + w, 0] * leaves['patch'][y, w, 0]
+        for y in range(2) for w in range(2))
+    np.testing.assert_allclose(embed(image_BYWU)[0, 1], by_hand_D, rtol=1e-4,
+                               atol=1e-5)
 
   @parameterized.parameters(
       (dict(patch_size=3), 'multiple of patch_size'),
