@@ -22,8 +22,9 @@ _ROW = 128
 def configs(smoke: bool):
   """Configs of start, policy and measurement."""
   source = common.reasoning_gym(
-      (('basic_arithmetic', 2),), train_size=60 if smoke else 600,
-      held_out=8 if smoke else 80, hint_steps=1)
+      (('basic_arithmetic', 1), ('basic_arithmetic', 2)),
+      train_size=60 if smoke else 600, held_out=8 if smoke else 40,
+      hint_steps=1)
   arg = 'smoke' if smoke else ''
   sft = compare.load('configs/supervised/sft_tiny.py', arg or 'hinted')
   policy = compare.load('configs/policy/guide_tiny.py', arg)
@@ -34,9 +35,9 @@ def configs(smoke: bool):
       config.model = mini.MODEL
   for config in (policy, evaluation):
     config.rollout.update(max_prompt_length=_PROMPT, max_new_tokens=_RESPONSE)
-  sft.num_steps = 4 if smoke else 400
+  sft.num_steps = 4 if smoke else 600
   sft.optimizer = common.muon(sft.num_steps)
-  sft.checkpoint = dict(every=1 if smoke else 50, keep=None)
+  sft.checkpoint = dict(every=2 if smoke else 100, keep=None)
   sft.data.update(hinted_share=0.9, examples_per_step=8 if smoke else 32)
   sft.packing = common.rows(_ROW, num_rows=8 if smoke else 32,
                             rows_per_device=1 if smoke else 8)

@@ -24,7 +24,7 @@ def make(smoke: bool = False) -> compare.Study:
       text, metric, 'c3po', than, sign)
   others = ('grpo', 'dr grpo', 'dapo', 'normalisation alone', 'budget alone')
   return mini.study(
-      name='objectives', smoke=smoke, num_steps=24,
+      name='objectives', smoke=smoke, num_steps=30,
       question='Does C3PO vary less from step to step than other objectives '
                'when the lengths of responses vary, and which half of it does '
                'that?',
