@@ -3,10 +3,10 @@ r"""A sampler whose experts are chosen differently, and what mends that.
   python -m experiments.studies.router_noise --workdir=runs/studies/router_noise
 
 In every step the sampler's router weights get fresh noise, three quarters as
-large as the weights: it stands for the kernels and the precision of a serving engine, in
-which a mixture of experts chooses other experts for the same token. Arms:
-nothing done about it; the ratio truncated (TIS) or masked (IcePop) token by
-token; routes replayed from the sampler (R3) or from the policy before the
+large as the weights: it stands for the kernels and the precision of a serving
+engine, in which a mixture of experts chooses other experts for the same token.
+Arms: nothing done about it; the ratio truncated (TIS) or masked (IcePop) token
+by token; routes replayed from the sampler (R3) or from the policy before the
 update (R2).
 
 Reference: Ring-1T (arXiv 2510.18855) for IcePop; arXiv 2510.11370 for R3.
