@@ -105,8 +105,8 @@ def make(smoke: bool = False) -> compare.Study:
                         'denominator 1', 'identity', 'power'))],
       seeds=(0, 1) if smoke else (0, 1, 2, 3, 4),
       learning_rates=(3e-4,),
-      notes='Accuracy is without any hint. All arms use one learning rate, that '
-            'of the other studies, tried with Guide under another seed. '
+      notes='Accuracy is without any hint. All arms use one learning rate, '
+            'that of the other studies, tried with Guide under another seed. '
             'Filter and Guide draw prompts until a step is full, twice at '
             'most: what they sample is counted, and is more than with GRPO.')
 
