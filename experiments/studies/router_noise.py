@@ -59,7 +59,8 @@ def make(smoke: bool = False) -> compare.Study:
                         'tokens off by a factor of two', 'r3', 'nothing', -1)],
       notes='The noise is far larger than what kernels cause, so that thirty '
             'steps can show something. Accuracy is that of the policy without '
-            'noise.')
+            'noise. R2 is nothing, to the bit, where a rollout has one update: '
+            'it replays what the router chooses anyway.')
 
 
 if __name__ == '__main__':
