@@ -4,7 +4,7 @@ r"""How long RL lasts before its reward is gone, from starts of other entropy.
       --workdir=runs/studies/start_entropy
 
 Starts are checkpoints of one distillation. The learning rate is three times
-that of the other studies, at which RL gains something first and then loses it.
+that of the other studies, at which most runs lose what they can.
 Collapse is the first step at which the mean reward of five steps has fallen to
 half of the best such mean before it; a run without it counts as all of its
 steps (so a difference between such runs is understated).
@@ -68,7 +68,9 @@ def make(smoke: bool = False) -> compare.Study:
       notes='A later checkpoint of a distillation has less entropy and more '
             'accuracy at once: the two are not told apart here. The entropy '
             'bonus is off in all arms. The start is one for all seeds, so its '
-            'own numbers have no spread.')
+            'own numbers have no spread. What collapses here collapses '
+            'because its steps are too large, not as in the paper after '
+            'hundreds of small ones.')
 
 
 if __name__ == '__main__':
