@@ -1,7 +1,7 @@
 """Plants one fault at a time and asks whether the tests notice.
 
   python -m tests.mutants            (make mutants)
-  python -m tests.mutants --only=clip
+  python -m tests.mutants --only=clip,GAE
 
 A fault is a line of `FAULTS`: a file, what stands there, what is put in its
 place, and the tests that are expected to fail. A fault that they let through is
@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 _COPIED = ('rljax', 'tests', 'configs', 'experiments', 'notebooks',
            'pyproject.toml', 'setup.cfg', 'README.md', 'Makefile')
 _TIMEOUT_S = 600
-_ONLY = flags.DEFINE_string('only', '', 'Faults whose name has this in it.')
+_ONLY = flags.DEFINE_list('only', [''], 'Faults whose name has one of these.')
 _WORKERS = flags.DEFINE_integer('workers', 2, 'Faults tried side by side.')
 
 
@@ -461,7 +461,8 @@ def run(faults: Sequence[Fault], workers: int) -> list[Fault]:
 
 
 def main(_):
-  faults = [fault for fault in FAULTS if _ONLY.value in fault.name]
+  faults = [fault for fault in FAULTS
+            if any(part in fault.name for part in _ONLY.value)]
   if not faults:
     raise app.UsageError(f'No fault has {_ONLY.value!r} in its name.')
   survivors = run(faults, _WORKERS.value)

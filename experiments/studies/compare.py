@@ -92,7 +92,9 @@ def seconds(workdir) -> float:
 
 def settings(study: Study, rates) -> dict:
   """What the record says of each arm."""
-  return {arm: {'learning_rate': rates[arm],
+  own = lambda stages: stages[0].get('optimizer.learning_rate')
+  return {arm: {'learning_rate': (rates[arm] if own(stages) is None
+                                  else own(stages)),
                 'stages': [dict(stage) for stage in stages]}
           for arm, stages in study.arms.items()}
 
@@ -112,7 +114,9 @@ def one_run(study, arm, rate, seed, workdir, shared=None,
   """Trains an arm under a seed, unless that is done; measures both ends."""
   folder = workdir / arm.replace(' ', '_') / f'rate_{rate:g}' / f'seed_{seed}'
   first = None
-  at = (str(start_of(study, workdir) / 'checkpoints'), study.sft.num_steps)
+  step = study.policy.init.step
+  at = (str(start_of(study, workdir) / 'checkpoints'),
+        study.sft.num_steps if step < 0 else step)
   lines = []
   for number, overrides in enumerate(study.arms[arm]):
     config = sweep.apply(study.policy, {

@@ -30,7 +30,7 @@ def make(smoke: bool = False) -> compare.Study:
             for metric, name in (('pass', 'Pass'), ('cot_pass', 'CoT-Pass'))
             for k in ks}
   study = mini.study(
-      name='cot', smoke=smoke, num_steps=40,
+      name='cot', smoke=smoke, num_steps=30,
       question='Does RL with rewards for answers alone improve the reasoning '
                'too, for all K?',
       arms={'start': [{'optimizer.learning_rate': 0.0}], 'RL': [{}]},

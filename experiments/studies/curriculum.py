@@ -22,6 +22,7 @@ def make(smoke: bool = False) -> compare.Study:
       - done.start['by_domain'][name]['estimate'])
   return mini.study(
       name='curriculum', smoke=smoke, num_steps=first + second,
+      sizes=dict(domains=None, prompts=16, token_budget=3_072),
       question='Is it better to train on math first and on code and science '
                'afterwards than on all together?',
       arms={

@@ -168,7 +168,8 @@ def markdown(found: dict) -> str:
 
 def table(head, rows) -> list[str]:
   """Lines of a Markdown table."""
-  line = lambda cells: '| ' + ' | '.join(cells) + ' |'
+  line = lambda cells: '| ' + ' | '.join(
+      cell.replace('|', '\\|') for cell in cells) + ' |'
   return [line(head), '|' + '---|' * len(head), *map(line, rows)]
 
 

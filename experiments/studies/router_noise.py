@@ -2,11 +2,11 @@ r"""A sampler whose experts are chosen differently, and what mends that.
 
   python -m experiments.studies.router_noise --workdir=runs/studies/router_noise
 
-In every step the sampler's router weights get fresh noise, half as large as the
-weights: it stands for the kernels and the precision of a serving engine, in
-which a mixture of experts chooses other experts for the same token. Arms:
-nothing done about it; the ratio truncated (TIS) or masked (IcePop) token by
-token; routes replayed from the sampler (R3) or from the policy before the
+In every step the sampler's router weights get fresh noise, three quarters as
+large as the weights: it stands for the kernels and the precision of a serving
+engine, in which a mixture of experts chooses other experts for the same token.
+Arms: nothing done about it; the ratio truncated (TIS) or masked (IcePop) token
+by token; routes replayed from the sampler (R3) or from the policy before the
 update (R2).
 
 Reference: Ring-1T (arXiv 2510.18855) for IcePop; arXiv 2510.11370 for R3.
@@ -18,7 +18,7 @@ from experiments.studies import compare
 from experiments.studies import mini
 from experiments.studies import outcome
 
-_NOISE = 0.5  # of the root mean square of a router's weights
+_NOISE = 0.75  # of the root mean square of a router's weights
 
 
 def disturb(params, key):
@@ -43,7 +43,7 @@ def make(smoke: bool = False) -> compare.Study:
       'r3': [{'routing_replay': 'rollout'}]}
   mended = [arm for arm in arms if arm != 'nothing']
   return mini.study(
-      name='router_noise', smoke=smoke, num_steps=20,
+      name='router_noise', smoke=smoke, num_steps=30,
       question='Does it help RL to correct for, or to replay, the experts of a '
                'sampler that routes differently?',
       arms=arms, disturb=disturb,
@@ -57,9 +57,10 @@ def make(smoke: bool = False) -> compare.Study:
                           arm, 'nothing', 1) for arm in mended),
           outcome.Claim('R3 brings the trainer closer to the sampler',
                         'tokens off by a factor of two', 'r3', 'nothing', -1)],
-      notes='The noise is far larger than what kernels cause, so that twenty '
+      notes='The noise is far larger than what kernels cause, so that thirty '
             'steps can show something. Accuracy is that of the policy without '
-            'noise.')
+            'noise. R2 is nothing, to the bit, where a rollout has one update: '
+            'it replays what the router chooses anyway.')
 
 
 if __name__ == '__main__':

@@ -155,7 +155,9 @@ class StudyTest(parameterized.TestCase):
 
   @parameterized.parameters(*NAMES)
   def test_it_runs_and_goes_on_where_it_was(self, name):
-    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    # The start of a study lies beside its folder.
+    folder = pathlib.Path(
+        self.enterContext(tempfile.TemporaryDirectory())) / name
     study = importlib.import_module(f'experiments.studies.{name}').make(True)
     first = compare.run(study, folder)
     with mock.patch.object(compare.train_policy, 'run') as train:
