@@ -230,7 +230,7 @@ def toy_comparisons(count: int, size: int = 2) -> dict:
               flip=0.0, seed=0)
 
 
-def preference_file(path: str, form: str) -> dict:
+def comparison_file(path: str, form: str) -> dict:
   """Your own comparisons; `rljax/data/preference.py` lists the forms."""
   return dict(name='file', path=path, form=form, unfit='drop', seed=0,
               other='worst', score='overall_score')

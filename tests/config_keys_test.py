@@ -22,8 +22,8 @@ from rljax import sharding
 from rljax.data import preference
 from rljax.data import reward_benchmarks
 from rljax.data import toy_comparisons
-from rljax.models import lora
 from rljax.models import denoiser
+from rljax.models import lora
 from rljax.models import variants
 from rljax.models import vision_variants
 from rljax.ops import sampling
