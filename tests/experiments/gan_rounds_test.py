@@ -21,8 +21,9 @@ def toy_config():
   config.reward.num_steps = 100
   config.bootstrap.update(num_outputs=200, num_chosen=16)
   config.pool.update(num_prompts=100, samples_per_prompt=4)
-  config.tune.update(num_steps=150, batch_size=128)
-  config.tune.optimizer.learning_rate = 2e-3
+  # Harder tuning reaches the targets in one round, and then collapses.
+  config.tune.update(num_steps=30, batch_size=128)
+  config.tune.optimizer.learning_rate = 1e-3
   return config
 
 
@@ -52,7 +53,7 @@ class RoundsTest(absltest.TestCase):
              weight_R=np.ones(400, np.float32)), jax.random.key(1))
     params, seen = state.params, []
     flat = lambda image_RYWU: image_RYWU.reshape(len(image_RYWU), -1)
-    for number in range(4):
+    for number in range(3):
       found = gan_rounds.play(pieces, config, number, targets, params,
                               jax.random.fold_in(jax.random.key(2), number))
       fresh = np.asarray(pieces.sample(params, np.zeros(200, np.int32),
@@ -66,9 +67,9 @@ class RoundsTest(absltest.TestCase):
           image_rewards.diversity(flat(fresh))))
       params = found.params
     distance, accuracy, diversity = map(np.array, zip(*seen, strict=True))
-    self.assertTrue(np.all(np.diff(distance)[:2] < 0), seen)
-    self.assertLess(distance[-1], 0.3 * distance[0], seen)
-    self.assertLess(accuracy[-1], accuracy[0] - 0.1, seen)
+    self.assertTrue(np.all(np.diff(distance) < 0), seen)
+    self.assertLess(distance[-1], 0.5 * distance[0], seen)
+    self.assertLess(accuracy[-1], accuracy[0] - 0.05, seen)
     of_targets = image_rewards.diversity(flat(held_out.pixels_RYWU))
     self.assertGreater(diversity.min(), 0.5 * of_targets, seen)
 
