@@ -92,6 +92,27 @@ class PreferenceTest(absltest.TestCase):
     with self.subTest('a guide that DPO has trained'):
       self.check_guide(state)
 
+  def test_losses_that_take_the_reference_along(self):
+    for name, first, compiled in (('kto', 0.5, ('score', 'update')),
+                                  ('tdpo', math.log(2), (
+                                      'score', 'update', 'divergence'))):
+      with self.subTest(name):
+        config = self.config(loss=dict(name=name, beta=0.1))
+        _, lines, counts = self.run_script(name, config)
+        self.assertEqual([counts[part] for part in compiled],
+                         [1] * len(compiled))
+        self.assertAlmostEqual(lines[0]['loss'], first, delta=1e-6)
+        self.assertNotAlmostEqual(lines[-1]['loss'], first, delta=1e-4)
+        before, after = (json.loads((
+            self.folder / name / 'report.json').read_text())['held_out'][when]
+                         for when in ('before', 'after'))
+        self.assertAlmostEqual(before['loss']['estimate'], first, delta=1e-6)
+        self.assertNotAlmostEqual(after['loss']['estimate'], first, delta=1e-4)
+        early = self.config(loss=dict(name=name, beta=0.1), num_steps=2)
+        self.run_script(f'{name}_early', early)
+        self.run_script(f'{name}_early', config)
+        self.assert_same_end(f'{name}_early', name)
+
   def check_report(self, report):
     self.assertEqual(report['data']['train']['pairs'], 60)
     found = report['held_out']
