@@ -145,8 +145,25 @@ def reward_model(form: str) -> config_dict.ConfigDict:
   config.num_heads = 1  # of an ensemble of scores
   # Whether init.checkpoint is a reward model and not a language model.
   config.init.head_from_checkpoint = False
-  config.regularize = dict(balance_coef=1e-3, z_coef=1e-5)
+  config.regularize = dict(balance_coef=0.0, z_coef=0.0)  # of experts
   config.optimizer = dict(name='adamw', learning_rate=1e-3, clip_norm=1.0,
+                          b1=0.9, b2=0.999, weight_decay=0.0,
+                          schedule=dict(name='constant', warmup_steps=10))
+  return config
+
+
+def preference() -> config_dict.ConfigDict:
+  """The parts of a preference config that sizes do not change."""
+  config = base()
+  # What the policy is compared with: checkpoints as in `init`; '': the policy
+  # as it begins. A guide is for TGDPO: a model trained on preferences before.
+  config.reference = dict(checkpoint='', step=-1)
+  config.guide = dict(checkpoint='', step=-1)
+  # Their log-probabilities: of all pairs before training, or in each step. The
+  # folder may be shared by runs; '' is that of the run.
+  config.scores = dict(precompute=True, folder='')
+  config.regularize = dict(entropy_coef=0.0, balance_coef=0.0, z_coef=0.0)
+  config.optimizer = dict(name='adamw', learning_rate=1e-6, clip_norm=1.0,
                           b1=0.9, b2=0.999, weight_decay=0.0,
                           schedule=dict(name='constant', warmup_steps=10))
   return config
@@ -158,7 +175,7 @@ def toy_comparisons(count: int, size: int = 2) -> dict:
               flip=0.0, seed=0)
 
 
-def preference_file(path: str, form: str) -> dict:
+def comparison_file(path: str, form: str) -> dict:
   """Your own comparisons; `rljax/data/preference.py` lists the forms."""
   return dict(name='file', path=path, form=form, unfit='drop', seed=0,
               other='worst', score='overall_score')
@@ -180,6 +197,55 @@ def comparisons(source: dict, validation_size: int,
   return dict(source=source, validation_size=validation_size,
               lists_per_step=lists_per_step, too_long='drop',
               max_records=0)  # of training; 0: all
+
+
+def corrupted(tasks, train_size: int, held_out: int) -> dict:
+  """Right solutions against ones with a wrong number; sizes for each task."""
+  return dict(name='corrupted', data_dir=_DATA, tasks=tasks,
+              train_size=train_size, held_out=held_out, seed=0)
+
+
+def preference_file(path: str, form: str, held_out: int) -> dict:
+  """Pairs of a local file; its forms stand in rljax/data/preference.py."""
+  return dict(name='file', path=path, form=form, held_out=held_out,
+              test_path=config_dict.placeholder(str), unfit='drop', seed=0,
+              other='worst', score='overall_score')
+
+
+def pairs(source: dict, max_prompt_length: int, max_response_length: int,
+          examples_per_step: int) -> dict:
+  """A data section of pairs: both responses are cut to one length.
+
+  `ends=False` is for parts of answers, which no stop token ends.
+  """
+  return dict(source=source, domains=config_dict.placeholder(tuple),
+              max_prompt_length=max_prompt_length,
+              max_response_length=max_response_length, ends=True,
+              examples_per_step=examples_per_step)
+
+
+def pair_rows(row_length: int, num_rows: int, rows_per_device: int,
+              pairs_per_row: int) -> dict:
+  """The shape of a step of pairs, their prompts stored once."""
+  return dict(rows(row_length, num_rows, rows_per_device),
+              pairs_per_row=pairs_per_row, share_prompt=True)
+
+
+def preference_tiny(smoke: bool) -> config_dict.ConfigDict:
+  """Pairs of worked sums for a policy of `configs/supervised/sft_tiny.py`."""
+  config = preference()
+  config.model = dict(variant='tiny' if smoke else 'mini', vocab_size=272)
+  config.num_steps = 2 if smoke else 100
+  config.data = pairs(
+      corrupted((('basic_arithmetic', 1),), train_size=60 if smoke else 1_000,
+                held_out=8 if smoke else 200),
+      max_prompt_length=32, max_response_length=64,
+      examples_per_step=8 if smoke else 32)
+  config.packing = pair_rows(192 if smoke else 256, num_rows=8 if smoke else 32,
+                             rows_per_device=1 if smoke else 4, pairs_per_row=8)
+  config.optimizer.learning_rate = 1e-4
+  config.checkpoint.every = 1 if smoke else 25
+  return config
 
 
 def muon(num_steps: int) -> dict:

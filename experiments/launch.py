@@ -22,6 +22,7 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 import numpy as np
+import optax
 
 from rljax import models
 from rljax import processes
@@ -168,20 +169,24 @@ def _compare_with_stored(config, workdir: pathlib.Path, free):
   path = workdir / _CONFIG
   if not path.exists() or not any((workdir / 'checkpoints').glob('[0-9]*')):
     return  # nothing there to be continued
-  stored, present = json.loads(path.read_text()), flat(config.to_dict())
-  absent = '-'
-  differing = [
-      f'  {key}: there {stored.get(key, absent)!r}, now '
-      f'{present.get(key, absent)!r}'
-      for key in sorted(stored.keys() | present.keys())
-      if stored.get(key, absent) != present.get(key, absent)
-      and not any(f'{key}.'.startswith(f'{name}.') for name in free)]
+  differing = differences(json.loads(path.read_text()), config, free)
   if differing:
     raise ValueError(
         f'Expected {workdir} to be new or to hold a run of this config, but '
         'it was begun with other settings:\n' + '\n'.join(differing)
         + '\nGive this run those settings to continue it, or another '
         '--workdir; to begin it anew here, delete that folder.')
+
+
+def differences(stored: dict[str, Any], config, free=_FREE) -> list[str]:
+  """Lines of what a stored configuration, from `flat`, says otherwise."""
+  present, absent = flat(config.to_dict()), '-'
+  return [
+      f'  {key}: there {stored.get(key, absent)!r}, now '
+      f'{present.get(key, absent)!r}'
+      for key in sorted(stored.keys() | present.keys())
+      if stored.get(key, absent) != present.get(key, absent)
+      and not any(f'{key}.'.startswith(f'{name}.') for name in free)]
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:
@@ -272,6 +277,45 @@ def initial_state(config, job: Job, optimizer, key, source=None):
           job.model, optimizer, key, job.mesh, job.rules, params=params)
     state, _ = saver.restore(saver.latest_step() if step < 0 else step, state)
     return state.replace(step=state.step * 0), shardings
+
+
+def frozen_params(job: Job, folder: str, step: int):
+  """Parameters of a model beside the policy: a reference, a guide.
+
+  Args:
+    job: whose model and tokenizer it must have.
+    folder: checkpoints of a run, or a published one.
+    step: of a run; -1 is the newest.
+
+  Raises:
+    ValueError: another architecture, or a tokenizer that differs.
+  """
+  if convert.is_published(folder):
+    check_tokenizer(job, folder)
+    return convert.load(folder, job.model, job.mesh, job.rules)
+  abstract = training_state.abstract_state(
+      job.model, optax.identity(), job.mesh, job.rules)
+  with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),
+                               read_only=True,
+                               fingerprint=job.fingerprint) as saver:
+    return saver.restore_params(abstract.params, None if step < 0 else step)
+
+
+def check_tokenizer(job: Job, folder: str):
+  """Refuses a published model whose ids mean something else.
+
+  Raises:
+    ValueError: its tokenizer differs from this run's.
+  """
+  path = pathlib.Path(folder).expanduser()
+  if not path.is_dir() or not (path / 'tokenizer_config.json').exists():
+    return  # nothing to compare; sizes are compared by what reads the weights
+  differing = tokenizers.differences(job.tokenizer, tokenizers.load(str(path)))
+  if differing:
+    raise ValueError(
+        f'Expected the tokenizer of this run in {folder}, got one that '
+        f'differs: {"; ".join(differing)}. Log-probabilities of other tokens '
+        'cannot be compared: take a model with the same tokenizer.')
 
 
 def save(saver, writer, stop, state, step: int, metrics, progress,

@@ -25,13 +25,17 @@ from ml_collections import config_flags
 
 from experiments import evaluate
 from experiments import launch
+from experiments import make_pairs
 from experiments import ring_lite
 from experiments import sft
 from experiments import train_policy
+from experiments import train_preference
 from rljax.evaluation import report
 
-SCRIPTS = {'evaluation': evaluate.run, 'pipeline': ring_lite.run,
-           'policy': train_policy.run, 'supervised': sft.run}
+SCRIPTS = {'evaluation': evaluate.run, 'pairs': make_pairs.run,
+           'pipeline': ring_lite.run,
+           'policy': train_policy.run, 'preference': train_preference.run,
+           'supervised': sft.run}
 
 
 def load(path: str | pathlib.Path):

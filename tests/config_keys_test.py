@@ -14,6 +14,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 from ml_collections import config_dict
 
+from experiments import preference_pairs
 from experiments import reward_forms
 from rljax import losses
 from rljax import packing
@@ -33,9 +34,11 @@ from tests import configs_test
 
 SCRIPTS = {
     'evaluation': ('evaluate', 'judging', 'responses', 'launch'),
+    'pairs': ('make_pairs', 'responses', 'launch'),
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
                'model_rewards', 'responses', 'launch'),
+    'preference': ('train_preference', 'preference_pairs', 'launch'),
     'reward': ('train_reward_model', 'reward_forms', 'reward_measuring',
                'launch'),
     'reward_benchmarks': ('evaluate_rewards', 'reward_sources'),
@@ -65,6 +68,11 @@ def accepted(family, section, config):
     return {'name'} | keywords(dict(
         toy=toy_comparisons.records, file=preference.read)[
             config.data.source.name])
+  if section == 'data.source' and family == 'preference':
+    opener = preference_pairs.SOURCES[config.data.source.name]
+    more = {'data_dir', 'tasks', 'train_size'} if (
+        config.data.source.name == 'corrupted') else set()
+    return {'name'} | (keywords(opener) - {'options'}) | more
   if section == 'data.source':
     builder = importlib.import_module(
         f'rljax.data.builders.{config.data.source.name}.builder')
@@ -77,6 +85,7 @@ def accepted(family, section, config):
       'checkpoint': lambda: keywords(checkpoint.Checkpointer),
       'critic.optimizer.schedule': lambda: keywords(optimizers.make_schedule),
       'evaluation.sampling': lambda: keywords(sampling.make_params),
+      'pairs.sampling': lambda: keywords(sampling.make_params),
       'mesh': lambda: keywords(sharding.make_mesh),
       'model': lambda: {'variant'} | {
           field.name for field in dataclasses.fields(variants.ModelConfig)},

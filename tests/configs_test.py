@@ -13,6 +13,7 @@ from ml_collections import config_dict
 from configs import common
 from experiments import evaluate_rewards
 from experiments import launch
+from experiments import preference_pairs
 from experiments import responses
 from experiments import reward_forms
 from experiments import sweep
@@ -32,6 +33,7 @@ from rljax.training import optimizer as optimizers
 from rljax.training import update as updates
 from rljax.types import PackedRows
 from rljax.types import PolicyBatch
+from rljax.types import PreferenceBatch
 from rljax.types import SupervisedBatch
 from rljax.types import TrainState
 
@@ -102,6 +104,10 @@ def built(family, config):
   if config.tokenizer == 'byte':
     vocab_size = tokenizers.load('byte').vocab_size
     assert vocab_size <= model.config.vocab_size, 'embedding too small'
+  if family == 'preference':
+    assert config.data.source.name in preference_pairs.SOURCES
+    build_pairs(config, mesh, model)
+    return
   assert config.data.source.name in sources.names()
   if family != 'supervised':
     with rewards.create(**config.reward):
@@ -110,6 +116,8 @@ def built(family, config):
                      {}), config)
   if family == 'policy':
     train_policy.check(config)
+  if family == 'pairs':
+    return
   if family == 'evaluation':
     assert max(config.evaluation.ks) <= config.evaluation.num_samples
   else:
@@ -154,14 +162,55 @@ def reward_built(config):
   assert metrics['loss'].shape == ()
 
 
+def build_pairs(config, mesh, model):
+  """What `experiments.train_preference` builds before it reads data."""
+  job = launch.Job('build', ROOT, mesh, (), model, tokenizers.load('byte'), {})
+  layout = preference_pairs.make_layout(config, job)
+  preference_pairs.make_limits(config, job)
+  pair_update_by_shapes(layout, config_dict.FrozenConfigDict(
+      {name: config[name] for name in (
+          'model', 'loss', 'regularize', 'optimizer')}))
+
+
+@functools.cache
+def pair_update_by_shapes(layout, config):
+  """Traces a whole optimiser step on pairs, at full size."""
+  model = models.create(**config.model)
+  shape_BT = (layout.num_rows, layout.row_length)
+  ints, floats, flags = (jax.ShapeDtypeStruct(shape_BT, dtype)
+                         for dtype in (jnp.int32, jnp.float32, jnp.bool_))
+  batch = PreferenceBatch(
+      tokens_BT=ints, position_BT=ints, segment_BT=ints, pair_BT=ints,
+      chosen_BT=flags, mask_BT=flags, share_BT=floats, ref_logp_BT=floats,
+      weight_BP=jax.ShapeDtypeStruct(
+          (layout.num_rows, layout.pairs_per_row), jnp.float32),
+      guide_logp_BT=floats, load_BLE=None,
+      prefix_BT=ints if layout.share_prompt else None)
+  check_step(model, losses.get('preference', **config.loss), config,
+             forwards.make_forward(model), layout.num_microbatches, batch)
+
+
+def check_step(model, objective, config, forward, num_microbatches, batch):
+  """One step keeps the shapes of its state."""
+  optimizer = optimizers.make_optimizer(**config.optimizer)
+  params = sharding.unbox(transformer.abstract_params(model))
+  update = updates.make_update_fn(
+      forwards.compose(forward, objective.loss, **config.regularize),
+      optimizer, num_microbatches=num_microbatches)
+  state = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=params,
+                     opt_state=jax.eval_shape(optimizer.init, params))
+  after, metrics = jax.eval_shape(update, state, batch, jax.random.key(0))
+  kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+  assert kinds(after) == kinds(state), 'an update changes the state it is given'
+  assert metrics['loss'].shape == ()
+
+
 @functools.cache
 def update_by_shapes(family, num_microbatches, config):
   """Traces a whole optimiser step, at full size."""
   model = models.create(**config.model)
-  params = sharding.unbox(transformer.abstract_params(model))
   rows, length = config.packing.num_rows, config.packing.row_length
   objective = losses.get(family, **config.loss)
-  optimizer = optimizers.make_optimizer(**config.optimizer)
   ints, floats, flags = (jax.ShapeDtypeStruct((rows, length), dtype)
                          for dtype in (jnp.int32, jnp.float32, jnp.bool_))
   load = jax.ShapeDtypeStruct(
@@ -182,16 +231,8 @@ def update_by_shapes(family, num_microbatches, config):
                             load_BLE=load)
   sampled = sampling.make_params(**train_policy.sampling_options(
       config)) if family == 'policy' else None
-  update = updates.make_update_fn(
-      forwards.compose(forwards.make_forward(model, sampled),
-                       objective.loss, **config.regularize),
-      optimizer, num_microbatches=num_microbatches)
-  state = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=params,
-                     opt_state=jax.eval_shape(optimizer.init, params))
-  after, metrics = jax.eval_shape(update, state, batch, jax.random.key(0))
-  kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
-  assert kinds(after) == kinds(state), 'an update changes the state it is given'
-  assert metrics['loss'].shape == ()
+  check_step(model, objective, config, forwards.make_forward(model, sampled),
+             num_microbatches, batch)
 
 
 class BuildTest(parameterized.TestCase):
@@ -259,9 +300,9 @@ class MeshTest(parameterized.TestCase):
       for family, config in stages(file, module(file).get_config(arg)):
         if family == 'reward_benchmarks':
           continue
-        if family != 'evaluation':
+        if family not in ('evaluation', 'pairs'):
           launch.num_microbatches(config, mesh)
-        if family not in ('supervised', 'reward'):
+        if family in ('policy', 'evaluation', 'pairs'):
           self.assertEqual(config.rollout.num_slots % count, 0)
 
   def test_every_row_of_the_axis_table_can_be_set(self):

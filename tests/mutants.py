@@ -317,7 +317,25 @@ FAULTS = (
           'tests/packing/lists_test.py'),
     Fault('any statistics will do', 'rljax/rewards/model_based.py',
           'if found.step != step:', 'if False:',
-          'tests/rewards/model_based_test.py')
+          'tests/rewards/model_based_test.py'),
+    # Pairs.
+    Fault('a shared prompt that nobody sees', 'rljax/models/attention.py',
+          '(\n          prefix_BC > 0)[..., None]',
+          '(\n          prefix_BC < 0)[..., None]',
+          'tests/training/pairs_test.py'),
+    Fault('positions from 0 behind a shared prompt', 'rljax/packing/pairs.py',
+          'shared + np.arange(end - begin)', 'np.arange(end - begin)',
+          'tests/packing/pairs_test.py'),
+    Fault('each side cut to its own half',
+          'rljax/data/preference_tokens.py',
+          'return max(room // 2, room - min(first, second))',
+          'return room // 2', 'tests/data/preference_tokens_test.py'),
+    Fault('swapped columns pass', 'rljax/data/preference_forms.py',
+          'if value < 0:', 'if value < -1e9:',
+          'tests/data/preference_test.py'),
+    Fault('stale scores pass', 'rljax/training/score_cache.py',
+          '      if saved.get(key, absent) != fingerprint.get(key, absent)]',
+          '      if key not in saved]', 'tests/training/score_cache_test.py'),
 )
 
 

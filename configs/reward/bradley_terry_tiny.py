@@ -35,6 +35,6 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       lists_per_row=2, num_candidates=2)
   config.checkpoint.every = 1 if smoke else 100
   if arg == 'file':
-    config.data.source = common.preference_file('data/pairs.jsonl', 'jsonl')
+    config.data.source = common.comparison_file('data/pairs.jsonl', 'jsonl')
     config.packing.update(row_length=1_024, rows_per_device=1)
   return config

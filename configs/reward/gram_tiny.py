@@ -44,6 +44,6 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       decay_steps=config.num_steps)
   config.checkpoint.every = 1 if smoke else 100
   if arg == 'file':
-    config.data.source = common.preference_file('data/pairs.jsonl', 'jsonl')
+    config.data.source = common.comparison_file('data/pairs.jsonl', 'jsonl')
     config.packing.update(row_length=1_024, rows_per_device=1)
   return config

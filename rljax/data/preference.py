@@ -109,6 +109,55 @@ def read(
   return File(name, tuple(records), dropped)
 
 
+def open_files(
+    *,
+    path: str,
+    form: str,
+    held_out: int,
+    test_path: str | None = None,
+    unfit: str = 'fail',
+    seed: int = 0,
+    other: str = 'worst',
+    score: str = 'overall_score',
+) -> tuple[dict[str, list[Record]], dict[str, int]]:
+  """Training pairs of a file, and held-out ones of it or of another file.
+
+  Args:
+    path: of the file to train on.
+    form: of both files.
+    held_out: prompts of that file to hold out; 0 with a `test_path`.
+    test_path: a file of pairs to hold out.
+    unfit: as in `read`.
+    seed: of the prompts held out, and as in `read`.
+    other: as in `read`.
+    score: as in `read`.
+
+  Returns:
+    {'train': pairs, 'held_out': pairs}, and lines left out, by reason.
+
+  Raises:
+    ValueError: as `read`; or held out twice or not at all, or a prompt in both.
+  """
+  if bool(held_out) == (test_path is not None):
+    raise ValueError(
+        'Expected either held_out > 0 or a test_path, got '
+        f'{held_out} and {test_path!r}. Training has to be judged on pairs '
+        'that it has not seen; set one of the two in data.source.')
+  options = dict(form=form, unfit=unfit, seed=seed, other=other, score=score)
+  train = read(path, **options)
+  if test_path is None:
+    parts = split(train.records, test_size=held_out, seed=seed)
+    return {'train': parts['train'], 'held_out': parts['test']}, dict(
+        train.dropped)
+  test = read(test_path, **options)
+  lines.check_disjoint(*([{'prompt': prompt_key(record)} for record in file]
+                         for file in (train.records, test.records)), 'prompt')
+  apart = [record | {'id': f'held_out/{record["id"]}'}
+           for record in test.records]
+  return ({'train': list(train.records), 'held_out': apart},
+          {name: train.dropped[name] + test.dropped[name] for name in REASONS})
+
+
 def split(
     records: Sequence[Record],
     *,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
 import zlib
 
 import numpy as np
 
-Row = dict[str, Any]
+from rljax.data import preference_fields as fields
+
+Row = fields.Row
 REASONS = (
     'identical',         # both responses say the same
     'empty_response',    # one says nothing
@@ -45,8 +46,8 @@ class Unfit(Exception):
 def hh_rlhf(row: Row, where: str, options: Options) -> Row:
   """Two dialogues that differ in the assistant's last turn alone."""
   del options
-  _fields(row, where, ('chosen', 'rejected'))
-  sides = [_dialogue(_text(row, side, where), side, where)
+  fields.check_fields(row, where, ('chosen', 'rejected'))
+  sides = [_dialogue(fields.text(row, side, where), side, where)
            for side in ('chosen', 'rejected')]
   (prompt, chosen), (other, rejected) = ((side[:-1], side[-1])
                                          for side in sides)
@@ -60,12 +61,13 @@ def hh_rlhf(row: Row, where: str, options: Options) -> Row:
 def ultrafeedback(row: Row, where: str, options: Options) -> Row:
   """The binarised form: lists of messages, with or without scores."""
   del options
-  _fields(row, where, ('chosen', 'rejected'),
+  fields.check_fields(row, where, ('chosen', 'rejected'),
           ('prompt', 'prompt_id', 'messages', 'score_chosen', 'score_rejected',
            'source', 'margin'))
-  sides = [_messages(row[side], side, where) for side in ('chosen', 'rejected')]
+  sides = [fields.messages(row[side], side, where)
+           for side in ('chosen', 'rejected')]
   for name, side in zip(('chosen', 'rejected'), sides, strict=True):
-    _check_role(side, 'assistant', name, where)
+    fields.check_role(side, 'assistant', name, where)
   (prompt, chosen), (other, rejected) = ((side[:-1], side[-1])
                                          for side in sides)
   if prompt != other or not prompt:
@@ -81,10 +83,10 @@ def ultrafeedback(row: Row, where: str, options: Options) -> Row:
 def ultrafeedback_raw(row: Row, where: str, options: Options) -> Row:
   """The best completion against another that scores less."""
   for field in ('instruction', 'completions'):
-    _has(row, field, where)
-  prompt = _prompt(row['instruction'], 'instruction', where)
+    fields.check_has(row, field, where)
+  prompt = fields.prompt(row['instruction'], 'instruction', where)
   scored = [_completion(one, f"{where}, field 'completions[{i}]'", options)
-            for i, one in enumerate(_list(row, 'completions', where))]
+            for i, one in enumerate(fields.list_of(row, 'completions', where))]
   if len(scored) < 2:
     raise Unfit('too_few', "expected two or more 'completions', got "
                 f'{len(scored)}')
@@ -107,26 +109,27 @@ def ultrafeedback_raw(row: Row, where: str, options: Options) -> Row:
 def reward_bench(row: Row, where: str, options: Options) -> Row:
   """A test pair; its subset is the domain."""
   del options
-  _fields(row, where, ('prompt', 'chosen', 'rejected', 'subset', 'id'),
-          ('chosen_model', 'rejected_model'))
-  record = _pair(_prompt(row['prompt'], 'prompt', where),
-                 _response(row, 'chosen', where),
-                 _response(row, 'rejected', where), None,
-                 _text(row, 'subset', where))
+  fields.check_fields(
+      row, where, ('prompt', 'chosen', 'rejected', 'subset', 'id'),
+      ('chosen_model', 'rejected_model'))
+  record = _pair(fields.prompt(row['prompt'], 'prompt', where),
+                 fields.response(row, 'chosen', where),
+                 fields.response(row, 'rejected', where), None,
+                 fields.text(row, 'subset', where))
   return record | {'id': str(row['id'])}
 
 
 def jsonl(row: Row, where: str, options: Options) -> Row:
   """A user's own pairs, and those that `experiments.make_pairs` writes."""
   del options
-  _fields(row, where, ('prompt', 'chosen', 'rejected'),
+  fields.check_fields(row, where, ('prompt', 'chosen', 'rejected'),
           ('id', 'margin', 'domain', 'score_chosen', 'score_rejected',
            'provenance'))
-  record = _pair(_prompt(row['prompt'], 'prompt', where),
-                 _response(row, 'chosen', where),
-                 _response(row, 'rejected', where), _margin(row, where),
-                 _domain(row, where))
-  return record | _id(row, where)
+  record = _pair(fields.prompt(row['prompt'], 'prompt', where),
+                 fields.response(row, 'chosen', where),
+                 fields.response(row, 'rejected', where), _margin(row, where),
+                 fields.domain(row, where))
+  return record | fields.own_id(row, where)
 
 
 def ranked(row: Row, where: str, options: Options) -> Row:
@@ -158,16 +161,17 @@ def _pair(prompt, chosen, rejected, margin, domain) -> Row:
 
 
 def _responses(row, where) -> Row:
-  _fields(row, where, ('prompt', 'responses'), ('id', 'domain'))
-  texts = _list(row, 'responses', where)
+  fields.check_fields(row, where, ('prompt', 'responses'), ('id', 'domain'))
+  texts = fields.list_of(row, 'responses', where)
   for i, text in enumerate(texts):
-    _is_string(text, f'responses[{i}]', where)
+    fields.as_text(text, f'responses[{i}]', where)
   if len(texts) < 2:
     raise Unfit('too_few', f"expected two or more 'responses', got "
                 f'{len(texts)}')
   _check_texts(texts, [f'responses[{i}]' for i in range(len(texts))])
-  return {'prompt': _prompt(row['prompt'], 'prompt', where),
-          'responses': texts, 'domain': _domain(row, where)} | _id(row, where)
+  return {'prompt': fields.prompt(row['prompt'], 'prompt', where),
+          'responses': texts, 'domain': fields.domain(row, where),
+          **fields.own_id(row, where)}
 
 
 def _check_texts(texts, names):
@@ -188,10 +192,10 @@ def _margin(row, where) -> float | None:
                      f'{where}, got one; add the other or remove it.')
   margins = {}
   if all(has):
-    margins['scores'] = (_number(row, 'score_chosen', where)
-                         - _number(row, 'score_rejected', where))
+    margins['scores'] = (fields.number(row, 'score_chosen', where)
+                         - fields.number(row, 'score_rejected', where))
   if row.get('margin') is not None:
-    margins['margin'] = _number(row, 'margin', where)
+    margins['margin'] = fields.number(row, 'margin', where)
   for name, value in margins.items():
     if value < 0:
       raise Unfit('contradicted', f"expected the chosen response to be the "
@@ -227,109 +231,7 @@ def _completion(one, where, options) -> tuple[str, float]:
   if not isinstance(one, dict):
     raise ValueError(f'Expected an object in {where}, got '
                      f'{type(one).__name__}; correct the line.')
-  _has(one, 'response', where)
-  _has(one, options.score, where)
-  return (_is_string(one['response'], 'response', where),
-          _number(one, options.score, where))
-
-
-def _prompt(value, field, where) -> list[Row]:
-  """A text is one message of the user."""
-  if isinstance(value, str):
-    if not value.strip():
-      raise ValueError(f'Expected non-empty text in the field {field!r} of '
-                       f'{where}, got {value!r}; write the prompt.')
-    return [{'role': 'user', 'content': value}]
-  messages = _messages(value, field, where)
-  if messages[-1]['role'] == 'assistant':
-    raise ValueError(
-        f'Expected the field {field!r} of {where} to end before a turn of the '
-        'assistant, got one at its end; move it into the responses.')
-  return messages
-
-
-def _response(row, field, where) -> str:
-  """A text, or a list of one message of the assistant."""
-  if isinstance(row[field], str):
-    return row[field]
-  messages = _messages(row[field], field, where)
-  _check_role(messages, 'assistant', field, where)
-  if len(messages) > 1:
-    raise ValueError(
-        f'Expected one message in the field {field!r} of {where}, got '
-        f"{len(messages)}; move the others into 'prompt', or read the file as "
-        "'ultrafeedback'.")
-  return messages[0]['content']
-
-
-def _messages(value, field, where) -> list[Row]:
-  good = (isinstance(value, list) and value and all(
-      isinstance(one, dict) and set(one) == {'role', 'content'}
-      and all(isinstance(text, str) for text in one.values())
-      for one in value))
-  if not good:
-    raise ValueError(
-        f"Expected a list of messages, each with texts 'role' and 'content', "
-        f'in the field {field!r} of {where}, got {str(value)[:80]!r}; correct '
-        'the line.')
-  return value
-
-
-def _check_role(messages, role, field, where):
-  if messages[-1]['role'] != role:
-    raise ValueError(
-        f'Expected the field {field!r} of {where} to end with a message of '
-        f"the {role}, got one of {messages[-1]['role']!r}; correct the line.")
-
-
-def _fields(row, where, required, optional=()):
-  for field in required:
-    _has(row, field, where)
-  unknown = sorted(set(row) - {*required, *optional})
-  if unknown:
-    raise ValueError(
-        f'Expected only the fields {[*required, *optional]} in {where}, got '
-        f'{unknown[0]!r}; correct its name, remove it, or read the file in '
-        'another form.')
-
-
-def _has(row, field, where):
-  if field not in row:
-    raise ValueError(f'Expected the field {field!r} in {where}, got '
-                     f'{sorted(row)}; add it, or read the file in another '
-                     'form.')
-
-
-def _list(row, field, where) -> list:
-  if not isinstance(row[field], list):
-    raise ValueError(f'Expected a list in the field {field!r} of {where}, got '
-                     f'{str(row[field])[:80]!r}; correct the line.')
-  return row[field]
-
-
-def _text(row, field, where) -> str:
-  return _is_string(row[field], field, where)
-
-
-def _is_string(value, field, where) -> str:
-  if not isinstance(value, str):
-    raise ValueError(f'Expected text in the field {field!r} of {where}, got '
-                     f'{str(value)[:80]!r}; write it as a string.')
-  return value
-
-
-def _number(row, field, where) -> float:
-  value = row[field]
-  if isinstance(value, bool) or not isinstance(value, (int, float)) or (
-      not np.isfinite(value)):
-    raise ValueError(f'Expected a number in the field {field!r} of {where}, '
-                     f'got {value!r}; correct the line.')
-  return float(value)
-
-
-def _domain(row, where) -> str:
-  return _text(row, 'domain', where) if 'domain' in row else 'preference'
-
-
-def _id(row, where) -> Row:
-  return {'id': _text(row, 'id', where)} if 'id' in row else {}
+  fields.check_has(one, 'response', where)
+  fields.check_has(one, options.score, where)
+  return (fields.as_text(one['response'], 'response', where),
+          fields.number(one, options.score, where))

@@ -126,6 +126,20 @@ class HuggingFaceTokenizer:
     return str(self.inner.get_chat_template())
 
 
+def differences(one: Tokenizer, other: Tokenizer) -> list[str]:
+  """In what two tokenizers differ that decides what an id means."""
+  vocabulary = lambda found: found.inner.get_vocab() if isinstance(
+      found, HuggingFaceTokenizer) else 'bytes'
+  facts = {
+      'number of ids': lambda found: found.vocab_size,
+      'stop tokens': lambda found: sorted(found.stop_ids)}
+  found = [f'{what}: {fact(one)} and {fact(other)}'
+           for what, fact in facts.items() if fact(one) != fact(other)]
+  if not found and vocabulary(one) != vocabulary(other):
+    found.append('the words of the ids')
+  return found
+
+
 def load(name_or_path: str) -> Tokenizer:
   """Returns the byte tokenizer for 'byte', else the one in a local folder."""
   if name_or_path == 'byte':

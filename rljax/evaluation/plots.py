@@ -70,6 +70,20 @@ REWARD_PANELS = (
           ('update_tokens_per_second',)),
 )
 
+PREFERENCE_PANELS = (
+    Panel('loss', 'Loss on the pairs', 'mean over pairs', ('loss',)),
+    Panel('accuracy', 'Pairs whose chosen response has the greater reward',
+          'share of pairs', ('reward_accuracy',)),
+    Panel('reward', 'Implicit rewards', 'mean over pairs',
+          ('reward_chosen', 'reward_rejected', 'reward_margin')),
+    Panel('logp', 'Log-probability of the responses', 'nats per response',
+          ('logp_chosen', 'logp_rejected')),
+    Panel('grad_norm', 'Gradient norm before clipping', 'global L2 norm',
+          ('grad_norm',)),
+    Panel('throughput', 'Throughput', 'tokens per second',
+          ('update_tokens_per_second',)),
+)
+
 
 def training_curves(records: Sequence[Mapping[str, Any]],
                     panels: Sequence[Panel], folder) -> list[pathlib.Path]:

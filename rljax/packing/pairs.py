@@ -27,8 +27,9 @@ Sides = tuple[np.ndarray, np.ndarray]  # values of chosen and rejected tokens
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Where the response tokens of one pair stand."""
+  """Where the response tokens of one pair stand, and its place in a row."""
   row: int
+  number: int  # of the row's pairs, from 0
   chosen: slice
   rejected: slice
 
@@ -86,7 +87,7 @@ def pack_pairs(
     own['pair_BT'][:] = count_B[row]
     write = _write_shared if share_prompt else _write_whole
     chosen, rejected = write(pair, own, 3 * index)
-    places.append(Place(int(row), *(
+    places.append(Place(int(row), int(count_B[row]) - 1, *(
         slice(int(begin) + s.start, int(begin) + s.stop)
         for s in (chosen, rejected))))
   if not share_prompt:

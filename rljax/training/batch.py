@@ -10,6 +10,7 @@ from rljax.ops import routes
 from rljax.types import Array
 from rljax.types import PackedRows
 from rljax.types import PolicyBatch
+from rljax.types import PreferenceBatch
 from rljax.types import SupervisedBatch
 
 
@@ -97,12 +98,17 @@ def _unrecorded(experts_BTLX) -> np.ndarray | None:
       experts_BTLX, routes.unrecorded(experts_BTLX.dtype))
 
 
-def with_load(batch: SupervisedBatch, score: Callable,
-              params) -> SupervisedBatch:
+def inputs(batch: SupervisedBatch | PreferenceBatch) -> ModelInputs:
+  """What the model reads of a batch."""
+  return ModelInputs(
+      batch.tokens_BT, batch.position_BT, batch.segment_BT, batch.share_BT,
+      prefix_BT=batch.prefix_BT if isinstance(batch, PreferenceBatch) else None)
+
+
+def with_load(batch: SupervisedBatch | PreferenceBatch, score: Callable,
+              params) -> SupervisedBatch | PreferenceBatch:
   """Adds the step's expert load; needed with more than one micro-batch."""
-  inputs = ModelInputs(batch.tokens_BT, batch.position_BT, batch.segment_BT,
-                       batch.share_BT)
-  load_LE = score(params, inputs)[2]
+  load_LE = score(params, inputs(batch))[2]
   return batch.replace(
       load_BLE=alike_in_all_rows(load_LE, batch.tokens_BT.shape[0]))
 

@@ -23,7 +23,7 @@ class DataTest(parameterized.TestCase):
   def config(self, lines, **changes):
     self.path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     config = bradley_terry_tiny.get_config('smoke')
-    config.data.source = common.preference_file(str(self.path), 'jsonl')
+    config.data.source = common.comparison_file(str(self.path), 'jsonl')
     config.data.update(validation_size=2, lists_per_step=2)
     config.data.update(changes)
     return config

@@ -42,7 +42,7 @@ class PackTest(parameterized.TestCase):
       np.testing.assert_array_equal(getattr(batch, name)[0], values, name)
     np.testing.assert_array_equal(batch.weight_BP, [[1, 0]])
     np.testing.assert_allclose(batch.share_BT[0], [1 / 7] * 7 + [0] * 3)
-    self.assertEqual(place, lib.Place(0, slice(3, 5), slice(6, 7)))
+    self.assertEqual(place, lib.Place(0, 0, slice(3, 5), slice(6, 7)))
 
   def test_whole_sequences_by_hand(self):
     batch, (place,) = packing.pack_pairs(
@@ -52,7 +52,7 @@ class PackTest(parameterized.TestCase):
                                   [1, 2, 3, 4, 5, 1, 2, 3, 6, 0])
     np.testing.assert_array_equal(batch.position_BT[0],
                                   [0, 1, 2, 3, 4, 0, 1, 2, 3, 0])
-    self.assertEqual(place, lib.Place(0, slice(3, 5), slice(8, 9)))
+    self.assertEqual(place, lib.Place(0, 0, slice(3, 5), slice(8, 9)))
 
   def test_of_a_prompt_of_one_token_nothing_is_shared(self):
     batch, _ = packing.pack_pairs([pair([7], [4], [6])], num_rows=1,
@@ -95,7 +95,9 @@ class PackTest(parameterized.TestCase):
     # The sums of a loss find each pair's own tokens.
     length = pairs_lib.sums(np.ones((len(pairs), 25), np.float32), batch)
     for one, place in zip(pairs, places, strict=True):
-      number = batch.pair_BT[place.row, place.chosen.start] - 1
+      number = place.number
+      self.assertEqual(
+          batch.pair_BT[place.row, place.chosen.start], number + 1)
       self.assertEqual(length.chosen_BP[place.row, number], len(one.chosen))
       self.assertEqual(length.rejected_BP[place.row, number],
                        len(one.rejected))

@@ -100,11 +100,8 @@ class SameStepTest(parameterized.TestCase):
     step = model_of()
     self.check(step, LAYOUTS[name], loss_fn(step.model))
 
-  @parameterized.parameters(
-      (dict(variant='tiny_dense'),), (dict(query_chunk=10),),
-      (dict(remat='full'),), (dict(variant='tiny_yarn'),))
-  def test_a_shared_prompt_with_every_kind_of_model(self, overrides):
-    step = model_of(**overrides)
+  def test_positions_that_stretch_queries_in_chunks_and_recomputation(self):
+    step = model_of(variant='tiny_yarn', query_chunk=10, remat='full')
     self.check(step, LAYOUTS['packed, shared'], loss_fn(step.model))
 
   def test_blocks_of_a_long_row(self):
@@ -128,11 +125,8 @@ class SameStepTest(parameterized.TestCase):
     got, _ = steps.sgd_step(step, blind, loss=loss_fn(step.model))
     self.assertGreater(toys.largest_difference(got, want), 1e-3)
 
-  @parameterized.parameters(
-      (dict(data=8),), (dict(data=2, context=2, expert=2),),
-      (dict(data=1, fsdp=2, context=2, tensor=2),))
-  def test_eight_devices(self, sizes):
-    step = model_of()
+  def test_eight_devices_that_split_rows_and_experts(self):
+    step, sizes = model_of(), dict(data=2, context=2, expert=2)
     loss = loss_fn(step.model)
     want, want_metrics = steps.sgd_step(
         step, batch_of(*LAYOUTS['padded']), loss=loss)

@@ -1,0 +1,124 @@
+"""Training on pairs: of two responses to a prompt, one was chosen.
+
+  python -m experiments.train_preference \\
+      --config=configs/preference/dpo_tiny.py --workdir=runs/dpo_tiny
+
+The losses are in `rljax/losses/preference`. One that reads a reference gets the
+policy as it begins, or the checkpoint that the config names; one that reads a
+guide needs its checkpoint.
+
+Reference: DPO (arXiv 2305.18290); TGDPO (arXiv 2506.14574).
+"""
+from __future__ import annotations
+
+import jax
+
+from experiments import launch
+from experiments import preference_pairs
+from rljax import losses
+from rljax import packing
+from rljax import processes
+from rljax import sharding
+from rljax.data import pipeline
+from rljax.data import preference as records_lib
+from rljax.evaluation import plots
+from rljax.training import batch as batches
+from rljax.training import checkpoint
+from rljax.training import forward as forwards
+from rljax.training import metrics as logging
+from rljax.training import optimizer as optimizers
+from rljax.training import preemption
+from rljax.training import preference
+from rljax.training import state as states
+from rljax.training import update as updates
+
+
+def run(config, workdir: str) -> states.TrainState:
+  """Builds the pieces, then writes the algorithm out as a loop."""
+  job = launch.start(config, workdir, 'preference')
+  layout = preference_pairs.make_layout(config, job)
+  launch.claim(config, job.workdir)
+  keys = states.named_keys(config.seed, 'init', 'update')
+  optimizer = optimizers.make_optimizer(**config.optimizer)
+  objective = losses.get('preference', **config.loss)
+  loss = preference.reported(objective.loss)
+  data = preference_pairs.open_data(config, job)
+  examples = pipeline.prompts(
+      records_lib.source(data.name, data.train), seed=config.seed,
+      **launch.share(config.data.examples_per_step))
+
+  with (logging.CompilationCounter() as counter,
+        sharding.use(job.mesh, job.rules),
+        checkpoint.Checkpointer(job.workdir / 'checkpoints',
+                                fingerprint=job.fingerprint,
+                                **config.checkpoint) as saver):
+    micro = dict(num_microbatches=layout.num_microbatches,
+                 batch_sharding=sharding.batch(job.mesh))
+    forward = forwards.make_forward(job.model)
+    score = forwards.make_score_fn(forward, **micro)
+    by_pair = preference.make_by_pair(loss)
+    state, state_sharding = launch.initial_state(
+        config, job, optimizer, keys['init'])
+    make_batch = preference_pairs.make_batches(
+        config, job, layout, data, preference.needs(objective.loss), score,
+        state.params)
+    judge = lambda params: preference_pairs.summary(preference.evaluate(
+        data.held_out, config.data.examples_per_step, make_batch, score,
+        by_pair, params), config.seed)
+    update = updates.make_update_fn(
+        forwards.compose(forward, loss, **config.regularize),
+        optimizer, router_bias_rate=config.router_bias_rate,
+        state_sharding=state_sharding, **micro)
+
+    progress = {'stage': job.title, 'examples': examples.get_state(),
+                'seconds': {}, 'before': {}}
+    state, progress = saver.restore_or(state, progress)
+    examples.set_state(progress['examples'])
+    clock = launch.Clock(progress['seconds'])
+    before = progress['before'] or judge(state.params)
+    first, waiting = int(state.step), None
+
+    with (preemption.Preemption() as stop,
+          logging.MetricWriter(job.workdir, first,
+                               last_checkpoint=saver.latest_path) as writer):
+      for step in logging.progress(range(first, config.num_steps), job.title):
+        with clock('pack'):
+          pairs = processes.gather_own(next(examples))
+          batch, _ = make_batch(pairs)
+        with clock('update'):
+          if config.regularize.balance_coef and layout.num_microbatches > 1:
+            # The balance loss needs the load of the step, not of a part of it.
+            batch = batches.with_load(batch, score, state.params)
+          state, metrics = update(state, batch, keys['update'])
+          # For the step before: meanwhile this one is queued.
+          jax.block_until_ready(waiting)
+          waiting = metrics['loss']
+        report = {
+            'train_tokens': float((batch.segment_BT > 0).sum()),
+            'response_tokens': float(batch.mask_BT.sum()),
+            'row_fill': packing.row_fill(batch.segment_BT,
+                                         layout.num_microbatches)}
+        writer.write(step, metrics | report | clock.rates(report))
+        progress = {'stage': job.title, 'examples': examples.get_state(),
+                    'seconds': clock.seconds, 'before': before}
+        launch.save(saver, writer, stop, state, step, metrics, progress,
+                    last=step + 1 == config.num_steps)
+      saver.wait()  # a request that comes meanwhile counts
+      launch.leave_if_asked(stop, saver)
+    if first >= config.num_steps and launch.has_report(job):
+      return state  # nothing was left to do: the report of that run stays
+    after = judge(state.params)
+  sections = {
+      'data': data.counts, 'held_out': {'before': before, 'after': after},
+      'curves': launch.curves(job, (
+          'loss', 'reward_accuracy', 'reward_margin', 'reward_chosen',
+          'reward_rejected', 'logp_chosen', 'logp_rejected', 'grad_norm',
+          'row_fill')),
+      'step': launch.step_seconds(job)}
+  launch.finish(job, config, clock, counter, sections,
+                launch.training_plots(job, plots.PREFERENCE_PANELS))
+  return state
+
+
+if __name__ == '__main__':
+  launch.main(run)

@@ -1,0 +1,160 @@
+"""Pairs through the script: what is scored, saved, resumed and refused."""
+import json
+import math
+import os
+import shutil
+import signal
+import tempfile
+from unittest import mock
+
+from absl.testing import absltest
+import jax
+import numpy as np
+import pytest
+
+from configs.preference import dpo_tiny
+from configs.preference import tgdpo_tiny
+from experiments import launch
+from experiments import train_preference
+from rljax.training import metrics
+from rljax.training import preference
+from tests.end_to_end import runs
+
+_STEPS = 4
+
+
+@pytest.mark.usefixtures('one_device', 'compilation_cache')
+class PreferenceTest(absltest.TestCase):
+
+  @pytest.fixture(autouse=True)
+  def share(self, tmp_path):
+    self.folder = tmp_path
+
+  def config(self, module=dpo_tiny, **overrides):
+    config = module.get_config('smoke')
+    config.model = dict(variant='tiny', num_layers=1, vocab_size=272)
+    config.num_steps = _STEPS
+    config.data.source.data_dir = str(self.folder / 'data')
+    config.optimizer.learning_rate = 1e-2
+    config.lock()
+    config.update_from_flattened_dict(overrides)
+    return config
+
+  def run_script(self, name, config):
+    with metrics.CompilationCounter() as counter:
+      state = train_preference.run(config, self.folder / name)
+    return state, metrics.read(
+        self.folder / name / metrics.FILE_NAME), counter.counts
+
+  def assert_same_end(self, name, want='whole'):
+    got, want = (self.folder / run for run in (name, want))
+    runs.assert_same_bits(runs.checkpoint(got / 'checkpoints', _STEPS),
+                          runs.checkpoint(want / 'checkpoints', _STEPS))
+    self.assertEqual(runs.lines(got), runs.lines(want))
+
+  def test_a_run_and_what_continues_it(self):
+    state, lines, counts = self.run_script('whole', self.config())
+    with self.subTest('each function is compiled once'):
+      self.assertEqual([counts[name] for name in (
+          'score', 'update', 'by_pair')], [1, 1, 1])
+    with self.subTest('the policy begins as its own reference'):
+      self.assertAlmostEqual(lines[0]['loss'], math.log(2), delta=1e-6)
+      self.assertAlmostEqual(lines[0]['reward_margin'], 0, delta=1e-5)
+      self.assertGreater(abs(lines[-1]['reward_chosen']), 1e-3)
+    with self.subTest('the report'):
+      self.check_report(json.loads((
+          self.folder / 'whole' / 'report.json').read_text()))
+    with self.subTest('a run that ends early goes on'):
+      self.run_script('early', self.config(num_steps=2))
+      self.run_script('early', self.config())
+      self.assert_same_end('early')
+    with self.subTest('SIGTERM, and scores that a kill has cut'):
+      self.stop_after_step(1, 'stopped')
+      for part in (self.folder / 'stopped' / 'scores').rglob('*.npz'):
+        part.unlink()
+      self.run_script('stopped', self.config())
+      self.assert_same_end('stopped')
+    with self.subTest('scores of each step are the kept ones'):
+      fresh, fresh_lines, _ = self.run_script(
+          'fresh', self.config(**{'scores.precompute': False}))
+      self.assertFalse((self.folder / 'fresh' / 'scores').exists())
+      self.assertAlmostEqual(fresh_lines[0]['loss'], math.log(2), delta=1e-6)
+      for a, b in zip(lines, fresh_lines, strict=True):
+        self.assertAlmostEqual(a['loss'], b['loss'], delta=1e-3)
+    with self.subTest('stale scores are refused'):
+      shutil.copytree(self.folder / 'whole' / 'scores',
+                      self.folder / 'stale' / 'scores')
+      with self.assertRaisesRegex(ValueError, "truncation: there .*'max_respo"):
+        self.run_script('stale', self.config(
+            **{'data.max_response_length': 20}))
+      with self.assertRaisesRegex(ValueError, 'parameters: there'):
+        self.run_script('stale', self.config(seed=1))
+    with self.subTest('a guide that DPO has trained'):
+      self.check_guide(state)
+
+  def check_report(self, report):
+    self.assertEqual(report['data']['train']['pairs'], 60)
+    found = report['held_out']
+    self.assertEqual(found['before']['pairs'], 8)
+    # Its own reference: no opinion counts half.
+    self.assertEqual(found['before']['reward_accuracy']['estimate'], 0.5)
+    self.assertLen(found['after']['reward_margin'], 4)
+    for name in ('loss', 'accuracy', 'reward', 'logp'):
+      self.assertTrue(
+          (self.folder / 'whole' / 'plots' / f'{name}.png').exists())
+
+  def stop_after_step(self, step, name):
+    write = metrics.MetricWriter.write
+
+    def writing(writer, number, values):
+      write(writer, number, values)
+      if number == step:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with mock.patch.object(metrics.MetricWriter, 'write', writing):
+      with self.assertRaisesRegex(launch.Preempted, f'saved step {step + 1}'):
+        self.run_script(name, self.config())
+
+  def check_guide(self, dpo):
+    config = self.config(tgdpo_tiny, **{
+        'guide.checkpoint': str(self.folder / 'whole' / 'checkpoints')})
+    with self.assertRaisesRegex(ValueError, 'Expected a guide'):
+      self.run_script('none', self.config(tgdpo_tiny))
+    seen = {}
+    keep = preference.score_pairs
+
+    def keeping(score, params, layout, pairs):
+      seen[len(seen)] = params
+      return keep(score, params, layout, pairs)
+
+    with mock.patch.object(preference, 'score_pairs', keeping):
+      _, lines, _ = self.run_script('guided', config)
+    for a, b in zip(jax.tree.leaves(seen[max(seen)]),
+                    jax.tree.leaves(dpo.params), strict=True):
+      np.testing.assert_array_equal(a, b)
+    self.assertNotEqual(lines[0]['guide_weight_chosen'], 1.0)
+    self.assertAlmostEqual(lines[0]['loss'], math.log(2), delta=1e-6)
+    other = {'tokenizer': 'another'}
+    fingerprint = launch.make_fingerprint
+    with mock.patch.object(
+        launch, 'make_fingerprint',
+        lambda *arguments: fingerprint(*arguments) | other):
+      with self.assertRaisesRegex(ValueError, "tokenizer: checkpoint 'byte'"):
+        self.run_script('foreign', config)
+
+
+class RefusalTest(absltest.TestCase):
+
+  def test_rows_too_few_and_an_unknown_source_are_refused(self):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    config = dpo_tiny.get_config('smoke')
+    config.packing.num_rows = 4
+    with self.assertRaisesRegex(ValueError, 'num_rows >= .* = 8.*got 4'):
+      train_preference.run(config, folder)
+    config = dpo_tiny.get_config('smoke')
+    config.data.source.name = 'pears'
+    with self.assertRaisesRegex(ValueError, "source.name among .*'pears'"):
+      train_preference.run(config, folder)
+
+if __name__ == '__main__':
+  absltest.main()
