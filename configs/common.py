@@ -217,7 +217,7 @@ def reward_model(form: str) -> config_dict.ConfigDict:
   config.num_heads = 1  # of an ensemble of scores
   # Whether init.checkpoint is a reward model and not a language model.
   config.init.head_from_checkpoint = False
-  config.regularize = dict(balance_coef=1e-3, z_coef=1e-5)
+  config.regularize = dict(balance_coef=0.0, z_coef=0.0)  # of experts
   config.optimizer = dict(name='adamw', learning_rate=1e-3, clip_norm=1.0,
                           b1=0.9, b2=0.999, weight_decay=0.0,
                           schedule=dict(name='constant', warmup_steps=10))
