@@ -1,4 +1,5 @@
 """Tests of Hugging Face tokenizers and templates against the library itself."""
+import dataclasses
 import json
 import pathlib
 import sys
@@ -10,6 +11,7 @@ from absl.testing import parameterized
 import tokenizers
 import transformers
 
+from experiments import launch
 from rljax.data import chat
 from rljax.data import tokenizer as tokenizer_lib
 
@@ -157,6 +159,42 @@ class HuggingFaceChatTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'rewrites earlier turns'):
       chat.training_example(tokenizer, TALK)
 
+
+
+class DifferencesTest(absltest.TestCase):
+
+  def load(self, **kwargs):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    save_bpe(folder, **kwargs)
+    return tokenizer_lib.load(folder)
+
+  def test_what_decides_the_meaning_of_an_id_is_compared(self):
+    one, same = self.load(), self.load(template=TAGGED)
+    self.assertEmpty(tokenizer_lib.differences(one, same))
+    stops = self.load(eos_token='<eos>')
+    self.assertLen(tokenizer_lib.differences(one, stops), 1)
+    self.assertIn('stop tokens', tokenizer_lib.differences(one, stops)[0])
+    self.assertIn('number of ids: ', tokenizer_lib.differences(
+        one, tokenizer_lib.ByteTokenizer())[0])
+    renamed = self.load()
+    words = renamed.inner.get_vocab()
+    first, second, *_ = words
+    swapped = words | {first: words[second], second: words[first]}
+    with mock.patch.object(type(renamed.inner), 'get_vocab', autospec=True,
+                           side_effect=lambda inner: swapped if (
+                               inner is renamed.inner) else words):
+      self.assertEqual(tokenizer_lib.differences(one, renamed),
+                       ['the words of the ids'])
+
+  def test_a_published_reference_with_another_tokenizer_is_refused(self):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    save_bpe(folder)
+    job = launch.Job('t', pathlib.Path(folder), None, None, None,
+                     tokenizer_lib.ByteTokenizer(), {})
+    with self.assertRaisesRegex(ValueError, 'one that differs: number of ids'):
+      launch.check_tokenizer(job, folder)
+    same = dataclasses.replace(job, tokenizer=tokenizer_lib.load(folder))
+    launch.check_tokenizer(same, folder)
 
 
 if __name__ == '__main__':

@@ -170,6 +170,28 @@ class UseTest(absltest.TestCase):
     self.assertLen(parts['test'], 10)  # two records to a prompt
     self.assertEmpty(keys['test'] & keys['train'])
 
+  def test_pairs_are_held_out_of_the_file_or_come_from_another(self):
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    row = lambda i, **more: LINES['jsonl'] | {'prompt': f'Hi {i}'} | more
+    path = write(folder, *map(row, range(10)), row(3, chosen='Yes.'))
+    parts, dropped = preference.open_files(
+        path=path, form='jsonl', held_out=2, unfit='drop')
+    self.assertLen(parts['held_out'], 2)
+    self.assertLen(parts['train'], 9)
+    self.assertEqual(sum(dropped.values()), 0)
+    other = write(folder, row(50), row(51, chosen=''), name='test.jsonl')
+    parts, dropped = preference.open_files(
+        path=path, form='jsonl', held_out=0, test_path=other, unfit='drop')
+    ids = [record['id'] for part in parts.values() for record in part]
+    self.assertLen(set(ids), 12)  # lines of two files have equal numbers
+    self.assertEqual(dropped['empty_response'], 1)
+    with self.assertRaisesRegex(ValueError, 'no test prompt in the training'):
+      preference.open_files(path=path, form='jsonl', held_out=0,
+                            test_path=path)
+    for bad in (dict(held_out=0), dict(held_out=2, test_path=other)):
+      with self.assertRaisesRegex(ValueError, 'either held_out > 0 or a test'):
+        preference.open_files(path=path, form='jsonl', **bad)
+
   def test_the_order_of_a_pair_is_a_coin_of_seed_and_id(self):
     records = self.records(400)
     first = [preference.in_order(record, seed=0)[2] for record in records]
