@@ -1,5 +1,8 @@
 """What a reward of GAN-RM has learnt besides what it was meant to.
 
+The border stands for style. Content is made bad by a blur of the whole image,
+which smears a frame inwards: of framed targets, the test is a lenient one.
+
 Reference: GAN-RM (arXiv 2506.13846), whose reviewers name style of the targets
 as what such a reward learns.
 """

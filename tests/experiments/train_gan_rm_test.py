@@ -172,6 +172,17 @@ class RoundTest(absltest.TestCase):
     np.testing.assert_array_equal(found['image_RGYWU'][0].ravel(), [1, 0])
     np.testing.assert_array_equal(found['weight_R'], [1, 0])
 
+  def test_diffusion_dpo_moves_the_generator(self):
+    _, _, _, params = trained()
+    config = get_config(tune__loss=dict(name='dpo', beta=10.0))
+    found = play(config, pieces=gan_rounds.build(config, 10))
+    self.assertGreater(found.metrics['kept'], 0)
+    self.assertTrue(np.isfinite(found.metrics['tune_loss']))
+    self.assertNotEqual(found.metrics['tune_loss'], np.log(2))
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()),
+                         found.params, params)
+    self.assertGreater(max(jax.tree.leaves(moved)), 1e-5)
+
   def test_a_pool_of_which_nothing_is_kept_leaves_the_generator_alone(self):
     _, _, _, params = trained()
     config = get_config(tune__loss=dict(name='dpo', beta=10.0),
