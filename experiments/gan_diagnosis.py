@@ -1,12 +1,14 @@
 """What a reward of GAN-RM has learnt besides what it was meant to.
 
-The border stands for style. Content is made bad by a blur of the whole image,
-which smears a frame inwards: of framed targets, the test is a lenient one.
+The border stands for style. Content is made bad by a blur inside of it: one of
+the whole image would smear a frame inwards.
 
 Reference: GAN-RM (arXiv 2506.13846), whose reviewers name style of the targets
 as what such a reward learns.
 """
 from __future__ import annotations
+
+import numpy as np
 
 from experiments import gan_rounds
 from rljax.data import images
@@ -33,9 +35,10 @@ def diagnose(pieces: gan_rounds.Pieces, round_: gan_rounds.Round,
   held_R = score(held_out.pixels_RYWU, held_out.class_R)
   fresh_R = score(*fresh)
   flat = lambda image_RYWU: image_RYWU.reshape(len(image_RYWU), -1)
-  bad_RYWU = images.blur(held_out.pixels_RYWU, _NOISE, seed)
-  framed = lambda inside, border: score(
-      images.swap_border(inside, border), held_out.class_R)
+  bad_RYWU, inside = held_out.pixels_RYWU.copy(), np.s_[:, 1:-1, 1:-1]
+  bad_RYWU[inside] = images.blur(bad_RYWU[inside], _NOISE, seed)
+  framed = lambda content, border: score(
+      images.swap_border(content, border), held_out.class_R)
   shortcut = image_rewards.shortcut(
       framed(bad_RYWU, proxies.pixels_RYWU), framed(bad_RYWU, fresh[0]),
       framed(held_out.pixels_RYWU, fresh[0]))

@@ -9,7 +9,7 @@ small vision transformer with random weights: no weights of CLIP can be shipped;
 
 `:dpo` tunes the generator by Diffusion-DPO instead of SFT, `:faces` has faces
 of photographs for targets among other patches, `:shortcut` plants a frame on
-every target, `:smoke` shrinks it to seconds. A minute or two on two CPU cores.
+every target, `:smoke` shrinks it to seconds. About a minute of one CPU core.
 """
 from ml_collections import config_dict
 
