@@ -34,20 +34,21 @@ def make(smoke: bool = False) -> compare.Study:
       question='Does RL with rewards for answers alone improve the reasoning '
                'too, for all K?',
       arms={'start': [{'optimizer.learning_rate': 0.0}], 'RL': [{}]},
-      metrics=curves | {
+      metrics=curves if smoke else curves | {
           'P(CC|CA)': lambda done: done.end['reasoning'][0]['reasoning_right'],
           'advantage of sound reasoning': compare.mean('advantage_of_sound'),
           'advantage of unsound reasoning': compare.mean(
               'advantage_of_unsound')},
+      # The policy of `smoke` is never right: the rest is not defined there.
       claims=[
           *(outcome.Claim(f'RL raises {name}', name, 'RL', 'start', 1)
-            for name in curves),
+            for name in curves)] + ([] if smoke else [
           outcome.Claim('RL raises the share of right reasoning among right '
                         'answers', 'P(CC|CA)', 'RL', 'start', 1),
           *(outcome.Claim(f'{kind} reasoning has {what} advantages, {arm}',
                           f'advantage of {kind} reasoning', arm, None, sign)
             for arm in ('start', 'RL') for kind, what, sign in (
-                ('sound', 'positive', 1), ('unsound', 'negative', -1)))],
+                ('sound', 'positive', 1), ('unsound', 'negative', -1)))]),
       notes='All arms are measured on the same held-out problems. The policy '
             'was distilled on sound solutions, so that right answers come '
             'with right reasoning more often than in the paper. The arm '

@@ -108,7 +108,12 @@ def make(smoke: bool = False) -> compare.Study:
       notes='Accuracy is without any hint. All arms use one learning rate, '
             'that of the other studies, tried with Guide under another seed. '
             'Filter and Guide draw prompts until a step is full, twice at '
-            'most: what they sample is counted, and is more than with GRPO.')
+            'most: what they sample is counted, and is more than with GRPO, so '
+            'that Guide has more compute. No arm learns the sums of two digits '
+            'in thirty steps: of hints for what the start cannot do, the study '
+            'says no more than that. '
+            'The time is that of two processes side by side, added up. '
+            + mini.BUSY)
 
 
 if __name__ == '__main__':

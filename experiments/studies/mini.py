@@ -18,6 +18,8 @@ _LIMITS = dict(max_prompt_length=32, max_new_tokens=48)       # sums
 _ALL_LIMITS = dict(max_prompt_length=64, max_new_tokens=96)   # any task
 _START = 600  # step of the distillation
 
+BUSY = 'The machine did other work at the same time.'  # for the notes
+
 # The demo's model with a quarter of its parameters.
 MODEL = dict(variant='mini', model_dim=64, num_heads=2, num_kv_heads=1,
              expert_dim=64, remat='none')
@@ -70,20 +72,23 @@ def _shrink_start(sft, smoke: bool):
                             rows_per_device=1 if smoke else 8)
 
 
-def study(*, smoke: bool, num_steps: int, sizes=None, **plan) -> compare.Study:
+def study(*, smoke: bool, num_steps: int, notes: str, sizes=None,
+          **plan) -> compare.Study:
   """A study on these; `plan` is the rest of `compare.Study`.
 
   Args:
     smoke: as of `configs`.
     num_steps: of RL.
+    notes: of the study.
     sizes: further arguments of `configs`.
-    **plan: name, question, arms, metrics, claims, ...
+    **plan: name, question, arms, metrics, claims and the like.
   """
   sft, policy, evaluation = configs(smoke, **(sizes or {}))
   policy.num_steps = 3 if smoke else num_steps
   if smoke:
     plan |= dict(seeds=(0, 1))
-  return compare.Study(sft=sft, policy=policy, evaluation=evaluation, **plan)
+  return compare.Study(sft=sft, policy=policy, evaluation=evaluation,
+                       notes=f'{notes} {BUSY}', **plan)
 
 
 def without_budget(smoke: bool) -> dict:

@@ -55,8 +55,7 @@ def make(smoke: bool = False) -> compare.Study:
       notes='All arms sample the same number of responses in a step. Arms '
             'without a budget train on more tokens of them: their updates '
             'cost more. DAPO is its loss alone, without dynamic sampling. '
-            'The tokens of a step vary by a twentieth here, which is little. '
-            'Step times were taken on a machine that did other work as well.')
+            'The tokens of a step vary by a twentieth here, which is little.')
 
 
 if __name__ == '__main__':
