@@ -163,7 +163,7 @@ def play(config, job, pieces, parts, number: int, params, keys):
       pieces.num_classes)
   fresh = np.asarray(pieces.sample(params, class_R, at('fresh'))), class_R
   found = gan_diagnosis.diagnose(pieces, round_, parts.proxies, parts.held_out,
-                              fresh, config.seed)
+                                 fresh)
   journal.append(job.workdir / LINEAGE, round_.lineage)
   checkpoint.save_params(job.workdir / 'reward_models' / str(number),
                          round_.reward)

@@ -68,7 +68,7 @@ def make(smoke: bool = False) -> outcome.Plan:
       question='Does GAN-RM choose better images with more targets, with '
                'bootstrapping and with more rounds, and does it follow a mark '
                'of its targets instead?',
-      arms=ARMS, metrics=METRICS, seeds=(0, 1) if smoke else (0, 1, 2, 3, 4),
+      arms=ARMS, metrics=METRICS, seeds=(0, 1) if smoke else (5, 6, 7, 8, 9),
       claims=[
           outcome.Claim('the best of 16 is better than one', 'gain of the best',
                         base, None, 1),
@@ -90,9 +90,12 @@ def make(smoke: bool = False) -> outcome.Plan:
             'in all arms and seeds. The outputs of the first generator are '
             'judged by R of the last round; "after tuning" is the generator '
             'that the last round leaves, one sample a prompt. α is 0.02 and M '
-            '32 where an arm does not say otherwise. A shortcut AUC above 1/2 '
-            'means that degraded digits in the border of the targets beat '
-            'whole ones in that of the outputs.')
+            '32 where an arm does not say otherwise. The shortcut AUC is how '
+            'often an output in the border of a target beats a digit in the '
+            'border of an output. Before, it was about blurred digits, which R '
+            'had never seen, and on seeds 0 to 4 it fell where targets were '
+            'framed (0.31 against 0.59): the diagnostic was changed then, and '
+            'the study run again on other seeds.')
 
 
 def settings(arm: str, smoke: bool = False):
@@ -213,7 +216,7 @@ def _play_arm(config, pieces, parts, seed, params, pool, oracle, keys):
                              jax.random.fold_in(keys['round'], number))
     fresh = np.asarray(pieces.sample(params, class_R, keys['fresh'])), class_R
     seen = gan_diagnosis.diagnose(pieces, round_, parts.proxies, parts.held_out,
-                               fresh, seed)
+                                  fresh)
     params = round_.params
   score_PG = gan_rounds.score_images(pieces, round_.reward, *pool).reshape(
       -1, _N)
