@@ -303,10 +303,14 @@ def with_guidance(config, batch, rows, graded):
   # Whole, so that nothing of what follows is exchanged between processes.
   batch = batch.replace(old_logp_BT=processes.fetch(batch.old_logp_BT),
                         advantage_BT=processes.fetch(batch.advantage_BT))
-  return guidance.guided_batch(
+  batch, report = guidance.guided_batch(
       batch, rows, graded.guided_PG.ravel(), graded.recorded_PG.ravel(),
       denominator=config.guide.denominator, quantile=config.guide.quantile,
       plain_weight=config.guide.plain_weight)
+  # On the host again: the update splits its rows over the devices.
+  made = ('old_logp_BT', 'advantage_BT', 'guided_BT', 'gamma_B')
+  return batch.replace(**{
+      name: processes.fetch(getattr(batch, name)) for name in made}), report
 
 
 def collect(config, job, stages, clock, prompts, scorer, params, key,
