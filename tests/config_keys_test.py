@@ -38,7 +38,7 @@ from tests import configs_test
 SCRIPTS = {
     'evaluation': ('evaluate', 'judging', 'responses', 'launch'),
     'gan': ('train_gan_rm', 'gan_rounds', 'gan_images', 'launch'),
-    'pairs': ('make_pairs', 'responses', 'launch'),
+    'pairs': ('make_pairs', 'model_rewards', 'responses', 'launch'),
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
                'model_rewards', 'responses', 'launch'),
