@@ -15,7 +15,7 @@ import jax
 
 from experiments import launch
 from experiments import reward_forms
-from experiments import reward_measuring
+from experiments import reward_held_out
 from rljax import packing
 from rljax import processes
 from rljax import sharding
@@ -85,7 +85,7 @@ def run(config, workdir: str) -> states.TrainState:
     if first >= config.num_steps and launch.has_report(job):
       return state  # nothing was left to do: the report of that run stays
     with clock('measure'):
-      measured, drawn = reward_measuring.measure(
+      measured, drawn = reward_held_out.measure(
           config, job, form, state.params, held_out, parts)
   sections = {
       'curves': launch.curves(job, ('loss', 'accuracy', 'gap', 'grad_norm',

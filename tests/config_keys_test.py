@@ -43,7 +43,7 @@ SCRIPTS = {
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
                'model_rewards', 'responses', 'launch'),
     'preference': ('train_preference', 'preference_pairs', 'launch'),
-    'reward': ('train_reward_model', 'reward_forms', 'reward_measuring',
+    'reward': ('train_reward_model', 'reward_forms', 'reward_held_out',
                'launch'),
     'reward_benchmarks': ('evaluate_rewards', 'reward_sources'),
     'supervised': ('sft', 'launch'),
