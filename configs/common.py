@@ -108,10 +108,7 @@ def policy() -> config_dict.ConfigDict:
   config = base()
   config.name = 'rl'
   config.reward = reward()
-  # The folder of a reward model's run, whose scores take the place of the
-  # verifiers' rewards (experiments/model_rewards.py).
-  config.reward_model = dict(run='', step=-1, heads='mean', normalize=False,
-                             average='probability')
+  config.reward_model = model_rewards()
   config.judge = dict(judge(), every=1)  # of reasoning; a step in so many
   config.advantage = 'group_normalized'  # 'gae': by the critic below
   config.loss = dict(name='c3po', clip_eps=0.2, kl_coef=1e-3)
@@ -142,6 +139,15 @@ def policy() -> config_dict.ConfigDict:
                           b1=0.9, b2=0.999, weight_decay=0.01,
                           schedule=dict(name='constant', warmup_steps=10))
   return config
+
+
+def model_rewards() -> dict:
+  """Whose scores take the verifiers' place; see experiments/model_rewards.py.
+
+  `run` is the folder of a reward model's run; '': the verifiers reward.
+  """
+  return dict(run='', step=-1, heads='mean', normalize=False,
+              average='probability')
 
 
 def preference() -> config_dict.ConfigDict:

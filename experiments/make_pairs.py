@@ -5,7 +5,8 @@
 
 Writes `pairs.jsonl`, which `experiments.train_preference` reads as a file of
 the form jsonl: rewards and where a pair comes from stand beside it. A group
-whose responses all earn the same says nothing and gives no pair. What is
+whose responses all earn the same says nothing and gives no pair; a reward model
+(`config.reward_model`) may take the verifier's place as scorer. What is
 sampled is kept step by step in `groups.jsonl`; the same command goes on there.
 
 Reference: UltraFeedback's on-policy pairs as in SimPO (arXiv 2405.14734).
@@ -21,12 +22,15 @@ import jax
 import numpy as np
 
 from experiments import launch
+from experiments import model_rewards
 from experiments import responses
 from rljax import journal
 from rljax import processes
 from rljax import rewards
 from rljax import sharding
 from rljax.evaluation import report
+from rljax.interop import convert
+from rljax.training import checkpoint
 from rljax.training import metrics as logging
 from rljax.training import optimizer as optimizers
 from rljax.training import state as states
@@ -38,7 +42,9 @@ _OUTCOMES = ('pair', 'all_equal_best', 'all_equal_worst', 'all_equal',
 def run(config, workdir: str) -> dict[str, Any]:
   """Samples, grades and pairs; returns the counts."""
   responses.check_prompt_lengths(config)
+  model_rewards.check(config)
   job = launch.start(config, workdir, 'make_pairs')
+  config = with_step(config, job)
   claim(config, job.workdir)
   keys = states.named_keys(config.seed, 'init', 'sample')
   clock, path = launch.Clock(), job.workdir / 'groups.jsonl'
@@ -56,11 +62,13 @@ def run(config, workdir: str) -> dict[str, Any]:
     state, _ = launch.initial_state(
         config, job, optimizers.make_optimizer('sgd', 0.0), keys['init'])
     sampler = responses.make_sampler(job, config)
+    rescore = model_rewards.create(config, job)
     steps = range(len(done), len(records) // each)
     for step in logging.progress(steps, job.title):
       draw = responses.Draw(
           sampler, state.params, jax.random.fold_in(keys['sample'], step),
-          job.tokenizer, scorer, dict(config.pairs.sampling), clock)
+          job.tokenizer, scorer, dict(config.pairs.sampling), clock,
+          rescore)
       graded = draw(records[step * each:(step + 1) * each],
                     config.pairs.samples_per_prompt)
       groups = [pick(graded, p) for p in range(each)]
@@ -73,6 +81,24 @@ def run(config, workdir: str) -> dict[str, Any]:
   write(job.workdir / 'pairs.jsonl', groups, provenance(config))
   launch.finish(job, config, clock, counter, {'groups': counts}, [])
   return counts
+
+
+def with_step(config, job: launch.Job):
+  """The config with the number of the step that -1 stands for.
+
+  A folder that is gone on with must not mix samples of two policies.
+  """
+  folder = config.init.checkpoint
+  if not folder or config.init.step >= 0 or convert.is_published(folder):
+    return config
+  found = config.copy_and_resolve_references()
+  with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),
+                               read_only=True,
+                               fingerprint=job.fingerprint) as saver:
+    step = saver.latest_step()
+  if step is not None:  # else reading it says what is missing
+    found.init.step = step
+  return found
 
 
 def claim(config, workdir: pathlib.Path):
@@ -147,6 +173,7 @@ def provenance(config) -> dict[str, Any]:
   """What a reader of the file has to know of where it comes from."""
   return {'checkpoint': config.init.checkpoint, 'step': config.init.step,
           'seed': config.seed, 'reward': config.reward.name,
+          'reward_model': config.reward_model.run,
           'samples_per_prompt': config.pairs.samples_per_prompt,
           'sampling': dict(config.pairs.sampling)}
 

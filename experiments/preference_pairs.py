@@ -174,7 +174,8 @@ def _scored(config, job, layout, data, name, score, params):
       root.expanduser() / name, pairs,
       functools.partial(preference.score_pairs, score, params, layout),
       {'parameters': score_cache.checksum(params),
-       'dtype': str(job.model.config.dtype), 'tokenizer': config.tokenizer,
+       'model': job.fingerprint, 'dtype': str(job.model.config.dtype),
+       'tokenizer': config.tokenizer,
        'truncation': dataclasses.asdict(data.limits), 'data': data.name},
       per_call=config.data.examples_per_step, label=name)
 

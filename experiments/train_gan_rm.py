@@ -29,6 +29,7 @@ from rljax.data import images
 from rljax.evaluation import image_plots
 from rljax.evaluation import image_rewards
 from rljax.evaluation import plots
+from rljax.evaluation import report
 from rljax.training import checkpoint
 from rljax.training import metrics as logging
 from rljax.training import preemption
@@ -235,8 +236,7 @@ def _forget(path, rounds: int):
   """Drops the rows of rounds that will be played again."""
   if path.exists():
     kept = [row for row in read_lineage(path) if row['round'] < rounds]
-    path.unlink()
-    journal.append(path, kept)
+    report.write_text(path, ''.join(json.dumps(row) + '\n' for row in kept))
 
 
 if __name__ == '__main__':

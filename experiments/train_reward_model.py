@@ -15,7 +15,7 @@ import jax
 
 from experiments import launch
 from experiments import reward_forms
-from experiments import reward_measuring
+from experiments import reward_held_out
 from rljax import packing
 from rljax import processes
 from rljax import sharding
@@ -85,7 +85,7 @@ def run(config, workdir: str) -> states.TrainState:
     if first >= config.num_steps and launch.has_report(job):
       return state  # nothing was left to do: the report of that run stays
     with clock('measure'):
-      measured, drawn = reward_measuring.measure(
+      measured, drawn = reward_held_out.measure(
           config, job, form, state.params, held_out, parts)
   sections = {
       'curves': launch.curves(job, ('loss', 'accuracy', 'gap', 'grad_norm',
@@ -111,6 +111,8 @@ def open_data(config, make):
       with data.too_long='fail'.
   """
   name, train, held_out, unfit = read(config)
+  if config.form == 'scores':
+    check_sizes(train, config.packing.num_candidates)
   kept, counts = candidates.all_of(train, make)
   lost = len(train) - len(kept)
   if lost and config.data.too_long != 'drop':
@@ -141,6 +143,7 @@ def read(config):
         count=size, seed=options['seed'] + 1, flip=0.0, name='held-out'))
     name, unfit = f'toy/{sorted(options.items())}', {}
   elif kind == 'file':
+    check_form(config.form, options['form'])
     file = preference.read(**options)
     parts = preference.split(file.records, validation_size=size,
                              seed=options['seed'])
@@ -151,6 +154,35 @@ def read(config):
                      '. Correct it.')
   most = config.data.max_records
   return name, train[:most] if most else train, held_out, unfit
+
+
+def check_form(trained: str, form: str):
+  """Refuses lines whose order is no label where labels are learnt.
+
+  Raises:
+    ValueError: unlabeled responses but for pre-training, or lists for a judge.
+  """
+  unfit = {'scores': ('unlabeled',), 'judge': preference.LISTS}
+  if form in unfit.get(trained, ()):
+    raise ValueError(
+        f'Expected lines that say which response is better with '
+        f'form={trained!r}, and of a judge pairs, got '
+        f'data.source.form={form!r}. Name another file, or train with '
+        "form='scores' on rankings, 'pretraining' without labels.")
+
+
+def check_sizes(train, most: int):
+  """Refuses, before the first step, a list that no row has places for.
+
+  Raises:
+    ValueError: a list of more responses than packing.num_candidates.
+  """
+  for record in train:
+    found = len(candidates.ranked(record)[0])
+    if found > most:
+      raise ValueError(
+          f'Expected at most packing.num_candidates={most} responses, got '
+          f'{found} in {record["file_line"]}. Raise it, or shorten the list.')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,9 @@ r"""Best against worst of eight responses to sums, by the verifier.
       --config.data.source.path=runs/pairs/pairs.jsonl \
       --config.init.checkpoint=runs/sft_tiny/checkpoints
 
-`:smoke` shrinks it to seconds; it needs a checkpoint of the tiny variant, as
+--config.reward_model.run=<workdir of train_reward_model> has a reward model
+choose, in the verifier's place; a judge compares with a greedy answer. `:smoke`
+shrinks it to seconds; it needs a checkpoint of the tiny variant, as
 random parameters solve nothing.
 """
 from ml_collections import config_dict
@@ -29,6 +31,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
                            train_size=60 if smoke else 600,
                            held_out=8 if smoke else 40), _PROMPT)
   config.reward = common.reward()
+  config.reward_model = common.model_rewards()
   config.rollout = common.slots(_PROMPT, _RESPONSE, 8 if smoke else 64)
   config.pairs = dict(split='train', prompts_per_step=20 if smoke else 40,
                       samples_per_prompt=4 if smoke else 8,

@@ -4,7 +4,8 @@ r"""GRAM, stage 1: a language model learns to write two responses to a request.
       --config=configs/reward/gram_stage1_tiny.py --workdir=runs/gram_stage1
 
 No label is looked at. `configs/reward/gram_tiny.py` goes on from it. `:smoke`
-shrinks it to seconds.
+shrinks it to seconds, and `:file` reads pairs of your own without labels, lines
+of prompt and two responses: --config.data.source.path=<file>.
 
 Reference: GRAM (arXiv 2506.14175), and its published settings: one epoch, a
 cosine after a tenth of warm-up; the rate there, 1e-5, is for larger models.
@@ -15,8 +16,8 @@ from configs import common
 
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:
-  if arg not in ('', 'smoke'):
-    raise ValueError(f'Unknown variant {arg!r}; use "" or "smoke".')
+  if arg not in ('', 'smoke', 'file'):
+    raise ValueError(f'Unknown variant {arg!r}; use "", "smoke" or "file".')
   smoke = arg == 'smoke'
 
   config = common.reward_model('pretraining')
@@ -34,4 +35,8 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       name='cosine', warmup_steps=max(config.num_steps // 10, 1),
       decay_steps=config.num_steps)
   config.checkpoint.every = 1 if smoke else 125
+  if arg == 'file':
+    config.data.source = common.comparison_file(
+        'data/unlabeled.jsonl', 'unlabeled')
+    config.packing.update(row_length=1_024, rows_per_device=1)
   return config

@@ -3,7 +3,9 @@ r"""A Plackett-Luce reward model on rankings of four toy responses, on a laptop.
   python -m experiments.train_reward_model \
       --config=configs/reward/plackett_luce_tiny.py --workdir=runs/plackett_luce
 
-`:smoke` shrinks it to seconds.
+`:smoke` shrinks it to seconds, and `:file` reads rankings of your own, lines of
+prompt and responses, best first: --config.data.source.path=<file>. No list may
+be longer than --config.packing.num_candidates.
 """
 from ml_collections import config_dict
 
@@ -11,8 +13,8 @@ from configs import common
 
 
 def get_config(arg: str = '') -> config_dict.ConfigDict:
-  if arg not in ('', 'smoke'):
-    raise ValueError(f'Unknown variant {arg!r}; use "" or "smoke".')
+  if arg not in ('', 'smoke', 'file'):
+    raise ValueError(f'Unknown variant {arg!r}; use "", "smoke" or "file".')
   smoke = arg == 'smoke'
 
   config = common.reward_model('scores')
@@ -27,4 +29,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
                   rows_per_device=1 if smoke else 2),
       lists_per_row=1, num_candidates=4)
   config.checkpoint.every = 1 if smoke else 100
+  if arg == 'file':
+    config.data.source = common.comparison_file('data/ranked.jsonl', 'ranked')
+    config.packing.update(row_length=2_048, rows_per_device=1)
   return config

@@ -6,7 +6,6 @@ tokens, so that length cannot say which was preferred. A prompt is never cut.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from collections.abc import Sequence
 from typing import Any
 from typing import Callable
 
@@ -42,8 +41,9 @@ def texts(tokenizer: Tokenizer, record: Record,
       tokenizer, record['prompt'], response) for response in responses]
   prompt = pairs[0][0]
   answers = [answer for _, answer in pairs]
-  most = equal_budget([len(answer) for answer in answers],
-                      max_length - len(prompt) * len(answers))
+  most = preference_tokens.equal_budget(
+      [len(answer) for answer in answers],
+      max_length - len(prompt) * len(answers))
   if most < 1:
     return None, 'no_room'
   cut = [answer[:most] for answer in answers]
@@ -54,21 +54,6 @@ def texts(tokenizer: Tokenizer, record: Record,
       tuple(np.concatenate([prompt, answer]) for answer in cut), tuple(ranks),
       0.0 if margin is None else float(margin))
   return found, 'whole' if most >= max(map(len, answers)) else 'cut'
-
-
-def equal_budget(lengths: Sequence[int], room: int) -> int:
-  """The most tokens of any one, such that all fit; below 1 nothing does."""
-  if sum(lengths) <= room:
-    return max(lengths)
-  budget, left = 0, list(lengths)
-  while left:
-    budget = room // len(left)
-    short = [length for length in left if length <= budget]
-    if not short:
-      return budget
-    room -= sum(short)
-    left = [length for length in left if length > budget]
-  return budget
 
 
 def all_of(records: Iterable[Record],

@@ -27,6 +27,7 @@ from rljax import prompts
 from rljax.data import candidates
 from rljax.data import chat
 from rljax.data import preference
+from rljax.data import preference_tokens
 from rljax.data.preference import Record
 from rljax.data.tokenizer import Message
 from rljax.data.tokenizer import Tokenizer
@@ -130,7 +131,8 @@ def _cut(tokenizer, render, first, second, max_length):
   """Both texts to one number of tokens, or None where nothing fits."""
   ids = [list(tokenizer.encode(text)) for text in (first, second)]
   around = len(render(first, second)) - sum(map(len, ids))
-  budget = candidates.equal_budget([len(x) for x in ids], max_length - around)
+  budget = preference_tokens.equal_budget(
+      [len(x) for x in ids], max_length - around)
   # A text cut within a character, or at a merge, may take a token more.
   for size in range(budget, 0, -1):
     texts = [tokenizer.decode(x[:size]) for x in ids]

@@ -46,6 +46,7 @@ from rljax.data.builders import lines
 
 Record = dict[str, Any]
 REASONS = forms.REASONS
+LISTS = ('ranked', 'unlabeled')  # forms whose records have `responses`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +137,13 @@ def open_files(
     {'train': pairs, 'held_out': pairs}, and lines left out, by reason.
 
   Raises:
-    ValueError: as `read`; or held out twice or not at all, or a prompt in both.
+    ValueError: as `read`; or a form of lists, held out twice or not at all, or
+      a prompt in both.
   """
+  if form in LISTS:
+    raise ValueError(
+        f'Expected a form of pairs, got {form!r}, whose lines have lists of '
+        'responses; train a reward model on them, or write pairs.')
   if bool(held_out) == (test_path is not None):
     raise ValueError(
         'Expected either held_out > 0 or a test_path, got '

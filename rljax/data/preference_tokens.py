@@ -110,13 +110,28 @@ def cut(pair: TokenPair, limits: Limits) -> TokenPair | None:
   prompt = len(pair.prompt)
   # One copy still repeats its last token: each response is predicted from it.
   stored = prompt + 1 if limits.prompt_copies == 1 else 2 * prompt
-  budget = min(limits.max_response_length, _budget(
-      limits.max_pair_length - stored, len(pair.chosen), len(pair.rejected)))
+  budget = min(limits.max_response_length, equal_budget(
+      [len(pair.chosen), len(pair.rejected)], limits.max_pair_length - stored))
   if budget < 1:
     return None
   return dataclasses.replace(pair, **{
       name: getattr(pair, name)[:budget] for name in (
           'chosen', 'rejected', 'chosen_mask', 'rejected_mask')})
+
+
+def equal_budget(lengths: Sequence[int], room: int) -> int:
+  """The most tokens of any one, such that all fit; below 1 nothing does."""
+  if sum(lengths) <= room:
+    return max(lengths)
+  budget, left = 0, list(lengths)
+  while left:
+    budget = room // len(left)
+    short = [length for length in left if length <= budget]
+    if not short:
+      return budget
+    room -= sum(short)
+    left = [length for length in left if length > budget]
+  return budget
 
 
 def tokenize_all(
@@ -168,13 +183,6 @@ def _fitted(tokenizer, whole, limits):
   if np.array_equal(pair.chosen, pair.rejected):
     return 'same_after_cut', None
   return '', pair
-
-
-def _budget(room: int, first: int, second: int) -> int:
-  """The most tokens of either response such that both fit into the room."""
-  if first + second <= room:
-    return max(first, second)
-  return max(room // 2, room - min(first, second))
 
 
 def _first_of_last_run(stops: np.ndarray) -> int:

@@ -67,6 +67,18 @@ def means(x_BT: jax.Array, batch: PreferenceBatch) -> Sides:
   return sums(x_BT, batch).map(jnp.divide, lengths(batch, x_BT.dtype))
 
 
+def extremes(x_BT: jax.Array, batch: PreferenceBatch
+             ) -> tuple[jax.Array, jax.Array]:
+  """x_BP: least and greatest number of each pair's tokens; 0 without one."""
+  number_P = jnp.arange(1, batch.weight_BP.shape[1] + 1, dtype=jnp.int32)
+  inside_BTP = (batch.mask_BT[..., None]
+                & (batch.pair_BT[..., None] == number_P[None, None]))
+  there_BP = inside_BTP.any(axis=1)
+  reduce = lambda of, start: jnp.where(there_BP, of(
+      jnp.where(inside_BTP, x_BT[..., None], start), axis=1), 0)
+  return reduce(jnp.min, jnp.inf), reduce(jnp.max, -jnp.inf)
+
+
 def token_weights(batch: PreferenceBatch) -> jax.Array:
   """weight_BT with which Σ is the mean of responses' means over their tokens.
 

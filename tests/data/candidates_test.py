@@ -17,7 +17,7 @@ def record(*responses):
   return one | dict(responses=list(responses))
 
 
-class CandidatesTest(parameterized.TestCase):
+class CandidatesTest(absltest.TestCase):
 
   def test_each_behind_its_prompt_with_its_end(self):
     found, status = candidates.texts(BYTES, record('yes', 'no', 'hm'), 500)
@@ -48,14 +48,6 @@ class CandidatesTest(parameterized.TestCase):
         lambda one: candidates.texts(BYTES, one, 2 * prompt + 8))
     self.assertLen(kept, 2)
     self.assertEqual(counts, dict(whole=1, cut=1, no_room=0, same_after_cut=1))
-
-  @parameterized.parameters(
-      ([3, 4], 7, 4), ([3, 4], 6, 3), ([9, 9, 2], 12, 5), ([5], 2, 2),
-      ([9, 9], 1, 0), ([9, 9], -4, -2))
-  def test_equal_budget(self, lengths, room, want):
-    self.assertEqual(candidates.equal_budget(lengths, room), want)
-    self.assertLessEqual(sum(min(x, max(want, 0)) for x in lengths),
-                         max(room, 0))
 
 
 class ToyTest(parameterized.TestCase):

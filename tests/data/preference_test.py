@@ -191,6 +191,9 @@ class UseTest(absltest.TestCase):
     for bad in (dict(held_out=0), dict(held_out=2, test_path=other)):
       with self.assertRaisesRegex(ValueError, 'either held_out > 0 or a test'):
         preference.open_files(path=path, form='jsonl', **bad)
+    for form in preference.LISTS:
+      with self.assertRaisesRegex(ValueError, f"form of pairs, got '{form}'"):
+        preference.open_files(path=path, form=form, held_out=2)
 
   def test_the_order_of_a_pair_is_a_coin_of_seed_and_id(self):
     records = self.records(400)

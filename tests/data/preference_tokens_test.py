@@ -119,6 +119,14 @@ class CutTest(parameterized.TestCase):
     # The start is kept, whichever side is the longer one.
     self.assertEqual(bytes(pair.chosen[:1].tolist()), b'a')
 
+  @parameterized.parameters(
+      ([3, 4], 7, 4), ([3, 4], 6, 3), ([9, 9, 2], 12, 5), ([5], 2, 2),
+      ([9, 9], 1, 0), ([9, 9], -4, -2))
+  def test_equal_budget(self, lengths, room, want):
+    self.assertEqual(tokens_lib.equal_budget(lengths, room), want)
+    self.assertLessEqual(sum(min(x, max(want, 0)) for x in lengths),
+                         max(room, 0))
+
   def test_the_limit_of_a_response_is_for_both(self):
     (pair,), _ = self.fit(dataclasses.replace(WIDE, max_response_length=5))
     self.assertEqual((len(pair.chosen), len(pair.rejected)), (5, 5))

@@ -10,6 +10,7 @@ import pytest
 from configs.pairs import worked_sums
 from experiments import launch
 from experiments import make_pairs
+from experiments import model_rewards
 from rljax import journal
 from rljax.data import preference
 from rljax.data import tokenizer as tokenizers
@@ -90,6 +91,20 @@ class ScriptTest(absltest.TestCase):
       self.run_script('cut')
       self.assertEqual((self.folder / 'cut' / 'pairs.jsonl').read_text(),
                        path.read_text())
+    with self.subTest('a reward model chooses in the place of the verifiers'):
+      shortest = lambda graded, draw: model_rewards.with_rewards(
+          graded, -graded.rollout.length_PG.ravel().astype(float))
+      with mock.patch.object(model_rewards, 'create',
+                             lambda config, job: shortest):
+        self.run_script('shortest')
+      for one, other in zip(*(preference.read(
+          self.folder / name / 'pairs.jsonl', 'jsonl').records[:9]
+                              for name in ('shortest', 'whole')), strict=True):
+        # Its choice says fewer numbers; that of the verifiers says more.
+        self.assertLess(len(one['chosen'].split()),
+                        len(one['rejected'].split()))
+        self.assertGreater(len(other['chosen'].split()),
+                           len(other['rejected'].split()))
     with self.subTest('other settings'):
       with self.assertRaisesRegex(ValueError, 'seed: there 0, now 1'):
         self.run_script('cut', seed=1)

@@ -89,6 +89,11 @@ class PreferenceTest(absltest.TestCase):
             **{'data.max_response_length': 20}))
       with self.assertRaisesRegex(ValueError, 'parameters: there'):
         self.run_script('stale', self.config(seed=1))
+      config = self.config()
+      with config.unlocked():
+        config.model.rope_theta = 77.0  # the same parameters, another model
+      with self.assertRaisesRegex(ValueError, "model: there .*now .*77.0"):
+        self.run_script('stale', config)
     with self.subTest('a guide that DPO has trained'):
       self.check_guide(state)
 

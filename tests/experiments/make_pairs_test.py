@@ -1,8 +1,15 @@
 """Best of n against worst, picked by hand."""
+import pathlib
+import tempfile
+import types
+from unittest import mock
+
 from absl.testing import absltest
 from absl.testing import parameterized
 
+from configs.pairs import worked_sums
 from experiments import make_pairs
+from rljax.training import checkpoint
 from tests.experiments import graded as graded_lib
 
 
@@ -35,6 +42,27 @@ class PickTest(parameterized.TestCase):
     group = make_pairs.pick(graded_lib.make([[1, 1]]), 0)
     with self.assertRaisesRegex(ValueError, "none of 1: .*'all_equal_best': 1"):
       make_pairs.write(None, [group], {})
+
+
+class StepTest(absltest.TestCase):
+
+  def test_the_newest_checkpoint_is_named_by_its_number(self):
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    job = types.SimpleNamespace(fingerprint={'width': 1})
+    config = worked_sums.get_config('smoke').lock()
+    self.assertEqual(make_pairs.with_step(config, job).init.step, -1)
+    config.init.checkpoint = str(folder)
+    found = []
+    for steps in (7,), (7, 12):
+      with mock.patch.object(checkpoint.Checkpointer, 'steps',
+                             lambda _, steps=steps: steps):
+        found.append(make_pairs.with_step(config, job))
+    self.assertEqual([one.init.step for one in found], [7, 12])
+    # Samples of the one are not gone on with from the other.
+    make_pairs.claim(found[0], folder)
+    make_pairs.claim(found[0], folder)
+    with self.assertRaisesRegex(ValueError, 'init.step: there 7, now 12'):
+      make_pairs.claim(found[1], folder)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """Rounds of GAN-RM: what is trained on what, and runs that are stopped."""
 import functools
 import json
+import os
 import pathlib
 import shutil
 import tempfile
@@ -217,6 +218,18 @@ class DriverTest(parameterized.TestCase):
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
     with self.assertRaisesRegex(ValueError, 'num_chosen'):
       self.run_in(folder / 'cut', get_config(bootstrap__num_chosen=4))
+
+  def test_a_kill_while_rows_are_dropped_loses_none(self):
+    path = pathlib.Path(self.enter_context(
+        tempfile.TemporaryDirectory())) / 'lineage.jsonl'
+    text = '{"round": 0}\n{"round": 1}\n'
+    path.write_text(text + '{"rou')
+    with mock.patch.object(os, 'replace', side_effect=KeyboardInterrupt):
+      with self.assertRaises(KeyboardInterrupt):
+        train_gan_rm._forget(path, 1)
+    self.assertEqual(path.read_text(), text + '{"rou')
+    train_gan_rm._forget(path, 1)
+    self.assertEqual(path.read_text(), '{"round": 0}\n')
 
   @parameterized.parameters(
       (dict(bootstrap__num_chosen=41), 'half of the pool of 80'),

@@ -60,6 +60,31 @@ class DataTest(parameterized.TestCase):
     _, train, held_out, _ = train_reward_model.read(config)
     self.assertEqual((len(train), len(held_out)), (3, 2))
 
+  def lists(self, form, trained='scores', size=3):
+    config = self.config([dict(prompt=f'q{i}', responses=list('abcd'[:size]))
+                          for i in range(8)])
+    config.form, config.data.source.form = trained, form
+    return config
+
+  @parameterized.parameters(
+      ('scores', 'unlabeled'), ('judge', 'unlabeled'), ('judge', 'ranked'))
+  def test_an_order_that_is_no_label_is_not_learnt(self, trained, form):
+    with self.assertRaisesRegex(ValueError, f"form='{trained}'.*got.*'{form}'"):
+      train_reward_model.read(self.lists(form, trained, size=2))
+    # Where it is none, or where it is one, it is read.
+    for known in (('pretraining', 'unlabeled'), ('scores', 'ranked')):
+      _, train, _, _ = train_reward_model.read(
+          self.lists(known[1], known[0], size=2))
+      self.assertLen(train, 6)
+
+  def test_a_list_longer_than_its_places_is_refused_at_once(self):
+    config = self.lists('ranked')
+    with self.assertRaisesRegex(ValueError, 'num_candidates=2.*got 3 in .*line'
+                                ):
+      train_reward_model.open_data(config, self.make)
+    config.packing.num_candidates = 3
+    train_reward_model.open_data(config, self.make)
+
   def test_an_unknown_source(self):
     config = self.config(self.pairs())
     config.data.source.name = 'fiel'

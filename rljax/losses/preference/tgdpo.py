@@ -6,7 +6,8 @@
 The guide is a model that was trained on preferences before. With α = 0, or the
 reference as guide, this is DPO. The weights are constants: neither guide nor
 reference gets a gradient. Nothing keeps them positive, without which the
-derivation does not hold: `guide_not_positive` counts those that are not. A
+derivation does not hold: `guide_not_positive` counts those that are not, and
+`guide_weight_least` and `_most` are a pair's extremes, on average over pairs. A
 prefix that both responses share does not cancel as it does in DPO;
 `mask_shared_prefix` leaves it out.
 
@@ -70,10 +71,12 @@ def loss(
   plain = pairs.sums(beta * ratio_BT, batch)
   weight_BT = 1 + tilt_BT
   mean = pairs.means(weight_BT, batch)
+  least_BP, most_BP = pairs.extremes(weight_BT, batch)
   negative = pairs.means((weight_BT <= 0).astype(logp_BT.dtype), batch)
   return pairs.outcome(
       batch, loss_BP, plain, weighted_margin=weighted.margin_BP,
       weighted_accuracy=(weighted.margin_BP > 0).astype(logp_BT.dtype),
       guide_weight_chosen=mean.chosen_BP,
       guide_weight_rejected=mean.rejected_BP,
+      guide_weight_least=least_BP, guide_weight_most=most_BP,
       guide_not_positive=(negative.chosen_BP + negative.rejected_BP) / 2)

@@ -49,6 +49,11 @@ class GoldenTest(parameterized.TestCase):
         np.testing.assert_allclose(grad[0, :4], slope, atol=1e-6)
         metrics = loss(logp_BT, batch)[1]
         self.assertAlmostEqual(float(metrics['weighted_margin']), margin)
+        # By hand: 1.225 and .975 of pair 1, .875 and 1.175 of pair 2.
+        self.assertAlmostEqual(float(metrics['guide_weight_least']),
+                               (.975, .875)[number])
+        self.assertAlmostEqual(float(metrics['guide_weight_most']),
+                               (1.225, 1.175)[number])
         # The plain rewards are DPO's, whatever the weights.
         self.assertAlmostEqual(float(metrics['reward_margin']),
                                (.7, -.4)[number])
