@@ -235,9 +235,8 @@ FAULTS = (
           'if replay_BTX is not None:', 'tests/models/moe_test.py'),
     # Training.
     Fault('micro-batches repeat their noise', 'rljax/training/update.py',
-          'run = lambda r: grad_fn(state.params, r, '
-          'jax.random.fold_in(key, index))',
-          'run = lambda r: grad_fn(state.params, r, key)',
+          'grad_fn(state.params, r, jax.random.fold_in(key, index),',
+          'grad_fn(state.params, r, key,',
           'tests/training/update_test.py'),
     Fault('every step the same key', 'rljax/training/update.py',
           'key = jax.random.fold_in(key, state.step)  #', 'key = key  #',
@@ -393,8 +392,8 @@ FAULTS = (
           'tests/packing/pairs_test.py'),
     Fault('each side cut to its own half',
           'rljax/data/preference_tokens.py',
-          'return max(room // 2, room - min(first, second))',
-          'return room // 2', 'tests/data/preference_tokens_test.py'),
+          'short = [length for length in left if length <= budget]',
+          'short = []', 'tests/data/preference_tokens_test.py'),
     Fault('swapped columns pass', 'rljax/data/preference_forms.py',
           'if value < 0:', 'if value < -1e9:',
           'tests/data/preference_test.py'),
