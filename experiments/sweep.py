@@ -28,14 +28,16 @@ from experiments import launch
 from experiments import make_pairs
 from experiments import ring_lite
 from experiments import sft
+from experiments import train_gan_rm
 from experiments import train_policy
 from experiments import train_preference
+from experiments import train_reward_model
 from rljax.evaluation import report
 
-SCRIPTS = {'evaluation': evaluate.run, 'pairs': make_pairs.run,
-           'pipeline': ring_lite.run,
+SCRIPTS = {'evaluation': evaluate.run, 'gan': train_gan_rm.run,
+           'pairs': make_pairs.run, 'pipeline': ring_lite.run,
            'policy': train_policy.run, 'preference': train_preference.run,
-           'supervised': sft.run}
+           'reward': train_reward_model.run, 'supervised': sft.run}
 
 
 def load(path: str | pathlib.Path):

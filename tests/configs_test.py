@@ -32,6 +32,7 @@ from rljax.models import transformer
 from rljax.ops import sampling
 from rljax.training import forward as forwards
 from rljax.training import optimizer as optimizers
+from rljax.training import preference
 from rljax.training import update as updates
 from rljax.types import PackedRows
 from rljax.types import PolicyBatch
@@ -181,25 +182,27 @@ def pair_update_by_shapes(layout, config):
       weight_BP=jax.ShapeDtypeStruct(
           (layout.num_rows, layout.pairs_per_row), jnp.float32),
       guide_logp_BT=floats, load_BLE=None,
-      prefix_BT=ints if layout.share_prompt else None)
-  check_step(model, losses.get('preference', **config.loss), config,
-             forwards.make_forward(model), layout.num_microbatches, batch)
+      prefix_BT=ints if layout.share_prompt else None,
+      kl_B=jax.ShapeDtypeStruct((layout.num_rows,), jnp.float32))
+  objective = losses.get('preference', **config.loss)
+  loss = forwards.compose(forwards.make_forward(model), objective.loss,
+                          **config.regularize)
+  check_update(model, loss, config, layout.num_microbatches, batch,
+               preference.DIVERGENCE in objective.reads)
 
 
-def check_step(model, objective, config, forward, num_microbatches, batch):
+def check_update(model, loss, config, num_microbatches, batch,
+                 takes_reference=False):
   """One step keeps the shapes of its state."""
-  loss = forwards.compose(forward, objective.loss, **config.regularize)
-  check_update(model, loss, config, num_microbatches, batch)
-
-
-def check_update(model, loss, config, num_microbatches, batch):
   optimizer = optimizers.make_optimizer(**config.optimizer)
   params = sharding.unbox(transformer.abstract_params(model))
   update = updates.make_update_fn(loss, optimizer,
+                                  takes_reference=takes_reference,
                                   num_microbatches=num_microbatches)
   state = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32), params=params,
                      opt_state=jax.eval_shape(optimizer.init, params))
-  after, metrics = jax.eval_shape(update, state, batch, jax.random.key(0))
+  after, metrics = jax.eval_shape(update, state, batch, jax.random.key(0),
+                                  *[params] * takes_reference)
   kinds = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
   assert kinds(after) == kinds(state), 'an update changes the state it is given'
   assert metrics['loss'].shape == ()
@@ -231,8 +234,9 @@ def update_by_shapes(family, num_microbatches, config):
                             load_BLE=load)
   sampled = sampling.make_params(**train_policy.sampling_options(
       config)) if family == 'policy' else None
-  check_step(model, objective, config, forwards.make_forward(model, sampled),
-             num_microbatches, batch)
+  loss = forwards.compose(forwards.make_forward(model, sampled),
+                          objective.loss, **config.regularize)
+  check_update(model, loss, config, num_microbatches, batch)
 
 
 class BuildTest(parameterized.TestCase):

@@ -37,8 +37,8 @@ def collect(config, draws, memory=None):
                           lambda key, index: (key, index))):
     graded, counts = train_policy.collect(
         config, types.SimpleNamespace(tokenizer=None),
-        types.SimpleNamespace(sample=None), launch.Clock(), iter([[]] * 9),
-        None, None, 'key', memory)
+        types.SimpleNamespace(sample=None, rescore=None), launch.Clock(),
+        iter([[]] * 9), None, None, 'key', memory)
   return graded, counts, keys
 
 

@@ -18,7 +18,7 @@ from rljax.training import forward
 from rljax.training import state as states
 from rljax.training import update
 from tests import toys
-from tests.training import pairs_test
+from tests.training import live_reference_test
 from tests.training import steps
 
 ADAPT = functools.partial(lora.create, rank=3, alpha=12.0)
@@ -124,11 +124,11 @@ class UpdateTest(parameterized.TestCase):
     self.assertEqual(spec(pair['b']), (None, 'expert', None, None, 'tensor'))
 
   def test_the_base_is_the_reference_and_may_be_both_in_one_call(self):
-    model, params, _, batch = pairs_test.example()
+    model, params, _, batch = live_reference_test.example()
     step = steps.Step(model, params, None)
     state, _ = start(steps.SGD, step)
     reference = lora.without(state.params)
-    run = update.make_update_fn(pairs_test.loss_fn(), steps.SGD,
+    run = update.make_update_fn(live_reference_test.loss_fn(), steps.SGD,
                                 takes_reference=True)
     state, first = run(state, batch, jax.random.key(0), reference)
     self.assertAlmostEqual(float(first['ref_kl_chosen']), 0, places=5)

@@ -21,11 +21,12 @@ from rljax import losses
 from rljax.ops import advantages
 from tests import toys
 
-# Those of RL; others have no `make`.
-NAMES = sorted(
-    module.name for module in pkgutil.iter_modules(studies.__path__)
-    if hasattr(importlib.import_module(f'experiments.studies.{module.name}'),
-               'make'))
+_MODULES = {module.name: importlib.import_module(
+    f'experiments.studies.{module.name}')
+            for module in pkgutil.iter_modules(studies.__path__)}
+# Those of RL, by its scripts; others run what they compare themselves.
+NAMES = sorted(name for name, module in _MODULES.items()
+               if hasattr(module, 'mini') or name == 'guide')
 
 
 def line(reward, grad_norm=1.0):
