@@ -15,6 +15,7 @@ from rljax.models import lora
 from rljax.models import transformer
 from rljax.training import checkpoint
 from rljax.training import forward
+from rljax.training import metrics
 from rljax.training import state as states
 from rljax.training import update
 from tests import toys
@@ -139,9 +140,10 @@ class UpdateTest(parameterized.TestCase):
     step = steps.example()
     state = spread(start(steps.SGD)[0])
     score = forward.make_score_fn(forward.make_forward(step.model))
-    policy, *_ = score(state.params, step.batch)
-    reference, *_ = score(lora.without(state.params), step.batch)
-    self.assertEqual(score._cache_size(), 1)
+    with metrics.CompilationCounter() as counter:
+      policy, *_ = score(state.params, step.batch)
+      reference, *_ = score(lora.without(state.params), step.batch)
+    self.assertEqual(counter.counts['score'], 1)
     plain, *_ = score(step.params, step.batch)
     np.testing.assert_allclose(reference, plain, atol=1e-5)
     self.assertGreater(np.abs(policy - plain).max(), 0.01)

@@ -11,6 +11,7 @@ import optax
 from rljax import losses
 from rljax import packing
 from rljax.models import reward as models
+from rljax.training import metrics
 from rljax.training import reward
 from rljax.training import update as updates
 from rljax.types import ComparedTexts
@@ -117,10 +118,11 @@ class ScoresTest(parameterized.TestCase):
   def test_any_number_of_lists_fits_and_nothing_compiles_again(self):
     _, _, params = pieces('head')
     score = reward.make_score_fn(pieces('head')[0])
-    for count in (0, 1, 7, 40):
-      found = reward.score_all(score, params, lists(count, count), **SHAPE)
-      self.assertLen(found, count)
-    self.assertEqual(score._cache_size(), 1)
+    with metrics.CompilationCounter() as counter:
+      for count in (0, 1, 7, 40):
+        found = reward.score_all(score, params, lists(count, count), **SHAPE)
+        self.assertLen(found, count)
+    self.assertEqual(counter.counts['score_lists'], 1)
 
   def test_labels_are_log_probabilities_where_the_text_ends(self):
     model, params = toys.model_and_params('tiny', num_layers=1)
