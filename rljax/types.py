@@ -125,7 +125,9 @@ class RewardBatch:
   """
   tokens_BT: Array    # int32
   position_BT: Array  # int32
-  segment_BT: Array   # int32; one for each text; 0 = padding
+  segment_BT: Array   # int32; one for what a text has of its own; 0 = padding
+  # int32; the segment with what a list's texts have in common; 0 = nothing.
+  prefix_BT: Array
   share_BT: Array     # float32; as in PolicyBatch
   read_BPC: Array     # int32; where in the row; 0 where there is nothing
   rank_BPC: Array     # int32; 0 is best, equal ranks tie; -1: no candidate

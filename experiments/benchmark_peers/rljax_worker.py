@@ -15,6 +15,7 @@ from rljax.models import reward as reward_models
 from rljax.models import transformer
 from rljax.ops import advantages
 from rljax.packing import layout
+from rljax.packing import lists as packed_lists
 from rljax.packing import pairs as packed_pairs
 from rljax.training import batch as batches
 from rljax.training import forward as forwards
@@ -177,7 +178,7 @@ def reward(driver):
   pairs = [ComparedTexts(tuple(np.array(prompt + side, np.int32)
                                for side in sides), (0, 1))
            for prompt, *sides in job['pairs']]
-  rows, _ = layout.place([sum(map(len, pair.texts)) for pair in pairs],
+  rows, _ = layout.place([packed_lists.stored_length(pair) for pair in pairs],
                          job['row_length'])
   batch, place_N2 = packing.pack_lists(
       pairs, num_rows=int(rows.max()) + 1, row_length=job['row_length'],

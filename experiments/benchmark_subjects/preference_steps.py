@@ -4,15 +4,14 @@ Everybody gets the same pairs as token ids, in every step, and the same weights:
 those of a dense model and, for the reward, of a head. Lengths are skewed, as in
 dialogues. What a peer pads it pads by its own rules: TRL to the longest text of
 the step, Tunix prompts and responses each to their longest. Ours packs, in rows
-of the length that leaves the least room; where the model may see a prompt
-without its response (DPO), it is stored once for both.
+of the length that leaves the least room, a prompt once for both responses.
 
 The losses of the warm-up steps must agree; that of DPO begins with log 2, as
 the policy begins as its reference. Tunix has no precomputed reference: it
 scores its own in either row. It has no trainer of reward models.
 
-Limits count every token once that must be computed: prompts once and responses
-for DPO, the whole texts for the reward, where nothing is shared.
+Limits count every token once that must be computed, and the vocabulary for the
+responses of DPO alone.
 """
 from __future__ import annotations
 
@@ -61,16 +60,13 @@ def reward_step(interleaved, smoke, team) -> list[dict]:
   head_D = np.random.default_rng(1).normal(0, (width + 1) ** -0.5, width)
   with crews.Crew(
       team, work, 'reward', ('trl',), pairs=pairs,
-      row_length=row_length([2 * len(prompt) + sum(map(len, sides))
+      row_length=row_length([len(prompt) + sum(map(len, sides))
                              for prompt, *sides in pairs]),
       head=head_D.astype(np.float32).tolist()) as crew:
     losses = _agreed_losses(crew)
     found = crew.measure(interleaved)
-    texts = [len(prompt) + len(side) for prompt, *sides in pairs
-             for side in sides]
     limit = len(pairs) * found.flops / (3 * sum(
-        length * crews.flops_of_layers(config, (length + 1) / 2)
-        for length in texts))
+        trunk_flops(config, *map(len, pair)) for pair in pairs))
     return [crew.row('reward_step', f'pairs per second, {_about(pairs)}',
                      found, len(pairs), limit=limit) | dict(losses=losses)]
 
@@ -101,11 +97,15 @@ def row_length(lengths: list[int]) -> int:
 
 def dpo_flops(config, prompt: int, chosen: int, rejected: int) -> float:
   """Of a forward pass: each token once, the vocabulary for the responses."""
-  layers = prompt * crews.flops_of_layers(config, (prompt + 1) / 2)
-  for side in (chosen, rejected):
-    layers += side * crews.flops_of_layers(config, prompt + (side + 1) / 2)
-  head = 2 * config.model_dim * config.vocab_size
-  return layers + (chosen + rejected) * head
+  return trunk_flops(config, prompt, chosen, rejected) + (
+      chosen + rejected) * 2 * config.model_dim * config.vocab_size
+
+
+def trunk_flops(config, prompt: int, chosen: int, rejected: int) -> float:
+  """Of a forward pass through the layers, each token once."""
+  return prompt * crews.flops_of_layers(config, (prompt + 1) / 2) + sum(
+      side * crews.flops_of_layers(config, prompt + (side + 1) / 2)
+      for side in (chosen, rejected))
 
 
 def check_start(losses: dict[str, list[float]], value: float):

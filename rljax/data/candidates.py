@@ -34,7 +34,7 @@ def texts(tokenizer: Tokenizer, record: Record,
   Args:
     tokenizer: with a chat template.
     record: a pair, or a list with its best response first.
-    max_length: of all texts together; each holds the prompt.
+    max_length: of all texts together, the prompt counted once, as it is stored.
   """
   responses, ranks = ranked(record)
   pairs = [preference_tokens.prompt_and_response(
@@ -43,7 +43,7 @@ def texts(tokenizer: Tokenizer, record: Record,
   answers = [answer for _, answer in pairs]
   most = preference_tokens.equal_budget(
       [len(answer) for answer in answers],
-      max_length - len(prompt) * len(answers))
+      max_length - len(prompt))
   if most < 1:
     return None, 'no_room'
   cut = [answer[:most] for answer in answers]

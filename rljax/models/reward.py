@@ -30,10 +30,12 @@ class RewardModel(nn.Module):
   @nn.compact
   def __call__(self, tokens_BT: jax.Array, position_BT: jax.Array,
                segment_BT: jax.Array, share_BT: jax.Array | None = None,
+               prefix_BT: jax.Array | None = None,
                ) -> tuple[jax.Array, RouterStats]:
     """Scores score_BTJ after each token, float32, and routing statistics."""
     x_BTD, stats, _, _ = transformer.trunk(
-        self.config, tokens_BT, position_BT, segment_BT, share_BT)
+        self.config, tokens_BT, position_BT, segment_BT, share_BT,
+        prefix_BT=prefix_BT)
     return ScoreHead(self.config, self.num_heads, name=HEAD)(x_BTD), stats
 
 

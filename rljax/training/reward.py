@@ -20,6 +20,7 @@ from rljax import sharding
 from rljax.losses import auxiliary
 from rljax.models import lora
 from rljax.ops import vocabulary
+from rljax.packing import lists as packed_lists
 from rljax.training import microbatch
 from rljax.types import ComparedTexts
 from rljax.types import RewardBatch
@@ -30,7 +31,7 @@ def make_head_forward(model: nn.Module) -> Callable:
   def forward(params, batch: RewardBatch):
     score_BTJ, router = model.apply(
         lora.variables(params), batch.tokens_BT, batch.position_BT,
-        batch.segment_BT, batch.share_BT)
+        batch.segment_BT, batch.share_BT, prefix_BT=batch.prefix_BT)
     flat = (*batch.read_BPC.shape[:1], -1, 1)
     score_BQJ = jnp.take_along_axis(
         score_BTJ, batch.read_BPC.reshape(flat), axis=1)
@@ -50,7 +51,8 @@ def make_label_forward(model: nn.Module, label_ids: Sequence[int]) -> Callable:
   ids_C = np.asarray(label_ids, np.int32)
   def forward(params, batch: RewardBatch):
     out = model.apply(lora.variables(params), batch.tokens_BT,
-                      batch.position_BT, batch.segment_BT, batch.share_BT)
+                      batch.position_BT, batch.segment_BT, batch.share_BT,
+                      prefix_BT=batch.prefix_BT)
     # Logits where a label is predicted, and nowhere else.
     hidden_BPD = jnp.take_along_axis(
         out.head.hidden_BTD, batch.read_BPC[..., :1], axis=1)
@@ -139,7 +141,7 @@ def _batches(lists, num_rows, row_length, lists_per_row):
   least = -(-row_length // lists_per_row)  # a row with all its lists is full
   part, total = [], 0
   for one in lists:
-    length = max(sum(map(len, one.texts)), least)
+    length = max(packed_lists.stored_length(one), least)
     # Of best fit, any two other rows together hold more than one row does.
     if part and len(part) >= num_rows and (
         2 * (total + length) >= num_rows * row_length):

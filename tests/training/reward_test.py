@@ -73,6 +73,25 @@ class ScoresTest(parameterized.TestCase):
         reward.score_all(split, params, some, num_microbatches=2, **SHAPE),
         together, rtol=1e-4, atol=1e-5)
 
+  def test_a_prompt_stored_once_gives_the_scores_of_whole_texts(self):
+    _, score, params = pieces('head')
+    prompt = np.arange(3, 12, dtype=np.int32)
+    some = [ComparedTexts(tuple(np.concatenate([prompt, text])
+                                for text in one.texts), one.ranks)
+            for one in lists(3)]
+    self.assertGreater(sum(len(text) for text in some[0].texts), 32 - 9)
+    shared = reward.score_all(score, params, some, **SHAPE)
+    whole = reward.score_all(score, params, [
+        ComparedTexts((text,), (0,)) for one in some for text in one.texts],
+                             **SHAPE)  # one text has nothing to share
+    np.testing.assert_allclose(shared.reshape(6, 2), whole[:, 0], rtol=1e-4,
+                               atol=1e-5)
+    # The control: responses that do not see their prompt.
+    batch, ((row, place),) = packing.pack_lists(some[:1], **SHAPE)
+    blind = batch.replace(prefix_BT=np.zeros_like(batch.prefix_BT))
+    self.assertGreater(np.abs(np.asarray(score(params, blind)[0])[row, place]
+                              - shared[0]).max(), 1e-3)
+
   @parameterized.parameters(*KINDS)
   def test_what_stands_in_the_padding_and_where_it_is(self, kind):
     _, score, params = pieces(kind)

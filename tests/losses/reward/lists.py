@@ -15,6 +15,7 @@ def batch(rank_BPC, weight_BP=None, margin_BP=None) -> RewardBatch:
   zeros_BP = np.zeros((rows, lists))
   return RewardBatch(
       tokens_BT=ints_BT, position_BT=ints_BT, segment_BT=ints_BT,
+      prefix_BT=ints_BT,
       share_BT=np.zeros((rows, 8), np.float32),
       read_BPC=np.zeros_like(rank_BPC), rank_BPC=rank_BPC,
       margin_BP=np.asarray(zeros_BP if margin_BP is None else margin_BP,
