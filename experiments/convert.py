@@ -33,6 +33,7 @@ import jax
 from ml_collections import config_flags
 
 from experiments import launch
+from experiments import starting_params
 from rljax import sharding
 from rljax.interop import adapters
 from rljax.interop import convert
@@ -88,7 +89,7 @@ def read(config, model, source: pathlib.Path, step: int):
   optimizer = optimizers.make_optimizer('sgd', 0.0)
   if config.lora.rank:
     job = launch.Job('convert', source, mesh, None, model, None, fingerprint)
-    state, _ = launch.initial_state(
+    state, _ = starting_params.initial_state(
         config, job, optimizer, states.named_keys(config.seed, 'init')['init'],
         (source, step))
     return state.params

@@ -19,8 +19,11 @@ import tqdm
 from experiments import judging
 from experiments import launch
 from experiments import measurement
+from experiments import prompt_records
+from experiments import reporting
 from experiments import responses
 from experiments import shared as sharing
+from experiments import starting_params
 from rljax import rewards
 from rljax import sharding
 from rljax.evaluation import plots
@@ -118,9 +121,10 @@ def run(config, workdir: str,
             for name, found in checkpoints.items()}
   missing = [name for name in checkpoints
              if results.get(name, {}).get('request') != wanted[name]]
-  clock = launch.Clock({name: results[name]['seconds'] for name in checkpoints
-                        if name not in missing})
-  if not missing and launch.has_report(job):
+  clock = reporting.Clock({
+      name: results[name]['seconds'] for name in checkpoints
+      if name not in missing})
+  if not missing and reporting.has_report(job):
     # Nothing is left to do: the report of the run that did it stays.
     return {name: results[name] for name in checkpoints}
   with (logging.CompilationCounter() as counter,
@@ -130,12 +134,12 @@ def run(config, workdir: str,
     split = config.evaluation.split
     records = choose_records(
         shared(f'records of {split}', sharing.records(config),
-               lambda: launch.open_records(config, job, split, scorer)),
+               lambda: prompt_records.open_records(config, job, split, scorer)),
         config.evaluation.problems_per_domain)
     sampler = shared('sampler', sharing.compiled(config),
                      lambda: responses.make_sampler(job, config))
     for name in tqdm.tqdm(missing, desc=job.title, unit='checkpoint'):
-      state, _ = launch.initial_state(
+      state, _ = starting_params.initial_state(
           config, job, optimizer, keys['init'],
           (wanted[name]['checkpoint'], wanted[name]['step']))
       with clock(name):
@@ -146,7 +150,7 @@ def run(config, workdir: str,
           | {'seconds': clock.seconds[name], 'request': wanted[name]})
       report.write_json(path, results)
   results = {name: results[name] for name in checkpoints}
-  launch.finish(job, config, clock, counter, tables(results), draw(
+  reporting.finish(job, config, clock, counter, tables(results), draw(
       results, job.workdir / 'plots', config.evaluation.num_samples)
                 if plotted else [])
   for name, result in results.items():

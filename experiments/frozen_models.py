@@ -8,6 +8,9 @@ import jax
 import optax
 
 from experiments import launch
+from experiments import run_folder
+from experiments import starting_params
+from rljax.data import tokenizer as tokenizers
 from rljax.interop import convert
 from rljax.models import lora
 from rljax.training import checkpoint
@@ -32,7 +35,7 @@ def load(job: launch.Job, folder: str, step: int, base: str = ''):
       whose base is not found.
   """
   if convert.is_published(folder):
-    launch.check_tokenizer(job, folder)
+    check_tokenizer(job, folder)
     return convert.load(folder, job.model, job.mesh, job.rules)
   path = pathlib.Path(folder).expanduser().resolve()
   whole = dataclasses.replace(job, fingerprint={
@@ -40,18 +43,35 @@ def load(job: launch.Job, folder: str, step: int, base: str = ''):
       if name != 'lora'})
   abstract = states.abstract_state(
       job.model, optax.identity(), job.mesh, job.rules).params
-  config = launch.stored_config(path.parent)
+  config = run_folder.stored_config(path.parent)
   if config is None or not config.lora.rank:
     return _restore(whole, path, step, abstract)
   _find_base(config, path, base)
   adapted = dataclasses.replace(whole, fingerprint=whole.fingerprint | {
       'lora': launch.make_fingerprint(config, job.model)['lora']})
-  state, _ = launch.initial_state(
+  state, _ = starting_params.initial_state(
       config, adapted, optax.identity(),
       states.named_keys(config.seed, 'init')['init'])
   merge = jax.jit(lora.merge, out_shardings=jax.tree.map(
       lambda x: x.sharding, abstract))
   return merge(_restore(adapted, path, step, state.params))
+
+
+def check_tokenizer(job: launch.Job, folder: str):
+  """Refuses a published model whose ids mean something else.
+
+  Raises:
+    ValueError: its tokenizer differs from this run's.
+  """
+  path = pathlib.Path(folder).expanduser()
+  if not path.is_dir() or not (path / 'tokenizer_config.json').exists():
+    return  # nothing to compare; sizes are compared by what reads the weights
+  differing = tokenizers.differences(job.tokenizer, tokenizers.load(str(path)))
+  if differing:
+    raise ValueError(
+        f'Expected the tokenizer of this run in {folder}, got one that '
+        f'differs: {"; ".join(differing)}. Log-probabilities of other tokens '
+        'cannot be compared: take a model with the same tokenizer.')
 
 
 def _restore(job, path, step, params):

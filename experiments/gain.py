@@ -21,6 +21,7 @@ import numpy as np
 
 from experiments import launch
 from experiments import measurement
+from experiments import run_folder
 from rljax.evaluation import capability
 from rljax.evaluation import intervals
 from rljax.evaluation import plots
@@ -125,10 +126,9 @@ def read(name: str) -> dict:
 
 def check_alike(before: dict, after: dict):
   """Refuses evaluations that differ in more than the policy."""
-  one, other = (launch.flat({key: value for key, value in
-                             found['request']['config'].items()
-                             if key not in ('init', 'name')})
-                for found in (before, after))
+  one, other = (run_folder.flat({
+      key: value for key, value in found['request']['config'].items()
+      if key not in ('init', 'name')}) for found in (before, after))
   differ = sorted(key for key in one.keys() | other.keys()
                   if one.get(key) != other.get(key))
   if differ:

@@ -24,7 +24,11 @@ import numpy as np
 from experiments import launch
 from experiments import model_rewards
 from experiments import pins
+from experiments import prompt_records
+from experiments import reporting
 from experiments import responses
+from experiments import run_folder
+from experiments import starting_params
 from rljax import journal
 from rljax import processes
 from rljax import rewards
@@ -45,11 +49,12 @@ def run(config, workdir: str) -> dict[str, Any]:
   job = launch.start(config, workdir, 'make_pairs')
   config = claim(config, job.workdir)
   keys = states.named_keys(config.seed, 'init', 'sample')
-  clock, path = launch.Clock(), job.workdir / 'groups.jsonl'
+  clock, path = reporting.Clock(), job.workdir / 'groups.jsonl'
   with (logging.CompilationCounter() as counter,
         sharding.use(job.mesh, job.rules),
         rewards.create(**config.reward) as scorer):
-    records = list(launch.open_records(config, job, config.pairs.split, scorer))
+    records = list(prompt_records.open_records(
+        config, job, config.pairs.split, scorer))
     each = config.pairs.prompts_per_step
     if len(records) < each:
       raise ValueError(f'Expected at least pairs.prompts_per_step = {each} '
@@ -57,7 +62,7 @@ def run(config, workdir: str) -> dict[str, Any]:
     records = records[:len(records) - len(records) % each]  # of one shape
     done = read(path)
     processes.meet()  # before it is written to, all have read
-    state, _ = launch.initial_state(
+    state, _ = starting_params.initial_state(
         config, job, optimizers.make_optimizer('sgd', 0.0), keys['init'])
     sampler = responses.make_sampler(job, config)
     rescore = model_rewards.create(config, job)
@@ -77,7 +82,7 @@ def run(config, workdir: str) -> dict[str, Any]:
   counts = count(groups)
   launch.say(f'   {counts}')
   write(job.workdir / 'pairs.jsonl', groups, provenance(config))
-  launch.finish(job, config, clock, counter, {'groups': counts}, [])
+  reporting.finish(job, config, clock, counter, {'groups': counts}, [])
   return counts
 
 
@@ -92,7 +97,7 @@ def claim(config, workdir: pathlib.Path):
   """
   path = workdir / 'request.json'
   stored = json.loads(path.read_text()) if path.exists() else {}
-  differing = launch.differences(stored, config) if stored else []
+  differing = run_folder.differences(stored, config) if stored else []
   if differing:
     raise ValueError(
         f'Expected {workdir} to be new or to hold groups of this config, but '
@@ -101,7 +106,7 @@ def claim(config, workdir: pathlib.Path):
   config = pins.pinned(config, stored)
   processes.meet()
   if jax.process_index() == 0:
-    report.write_json(path, launch.flat(config.to_dict()))
+    report.write_json(path, run_folder.flat(config.to_dict()))
   return config
 
 

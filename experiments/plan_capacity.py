@@ -31,6 +31,7 @@ import numpy as np
 
 from experiments import critics
 from experiments import launch
+from experiments import starting_params
 from experiments import train_policy
 from rljax import losses
 from rljax import models
@@ -94,7 +95,7 @@ def plan(config, num_devices: int, device: str) -> dict:
   optimizer = optimizers.make_optimizer(**config.optimizer)
   with sharding.use(mesh, rules):
     state = states.abstract_state(model, optimizer, mesh, rules,
-                                  adapt=launch.adapting(config))
+                                  adapt=starting_params.adapting(config))
     parts = dict(parameters=local_bytes(state.params),
                  optimizer=local_bytes(state.opt_state))
     stages = [update_stage(config, model, optimizer, mesh, state)]

@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments import frozen_models
 from experiments import launch
+from experiments import starting_params
 from rljax import sharding
 from rljax.data import corrupted
 from rljax.data import pipeline
@@ -163,7 +164,7 @@ def _frozen(config, job, name, params):
     raise ValueError(
         'Expected a guide for this loss, got an empty config.guide.checkpoint. '
         'Train one first, with the loss dpo, and name its checkpoints.')
-  return launch.reference_of(params)
+  return starting_params.reference_of(params)
 
 
 def _scored(config, job, layout, data, name, score, params):

@@ -16,6 +16,7 @@ import dataclasses
 from typing import NamedTuple
 
 from experiments import launch
+from experiments import starting_params
 from rljax import losses
 from rljax import packing
 from rljax import sharding
@@ -161,8 +162,8 @@ def initial_state(config, job: launch.Job, trained: launch.Job, optimizer,
   is_new_head = (config.form == 'scores' and config.init.checkpoint
                  and not config.init.head_from_checkpoint)
   if not is_new_head:
-    return launch.initial_state(config, trained, optimizer, keys['init'],
-                                whole=whole)
+    return starting_params.initial_state(
+        config, trained, optimizer, keys['init'], whole=whole)
   if config.init.keep_optimizer:
     raise ValueError(
         'Expected init.keep_optimizer=False for a new head on a language model'
@@ -170,5 +171,6 @@ def initial_state(config, job: launch.Job, trained: launch.Job, optimizer,
   return states.init_state(
       trained.model, optimizer, keys['init'], job.mesh, job.rules,
       params=reward_nets.from_language_model(
-          launch.base_params(config, job, keys['init']), config.num_heads,
-          keys['head']), adapt=launch.adapting(config, whole))
+          starting_params.base_params(config, job, keys['init']),
+          config.num_heads, keys['head']),
+      adapt=starting_params.adapting(config, whole))

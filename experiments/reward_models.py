@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments import launch
 from experiments import reward_forms
+from experiments import run_folder
 from rljax import sharding
 from rljax.agents import pair_judge
 from rljax.data import judge_prompts
@@ -154,8 +155,8 @@ def load(folder: str | pathlib.Path, mesh, rules, *, step: int = -1,
 
 
 def stored_config(folder: pathlib.Path) -> config_dict.ConfigDict:
-  """The configuration of a run, as `launch.claim` stored it."""
-  config = launch.stored_config(folder)
+  """The configuration of a run, as `run_folder.claim` stored it."""
+  config = run_folder.stored_config(folder)
   if config is None or 'form' not in config:
     raise ValueError(f'Expected the folder of a reward model in {folder}, got '
                      'none. Name the --workdir of train_reward_model.')

@@ -20,6 +20,7 @@ import numpy as np
 from experiments import evaluate
 from experiments import launch
 from experiments import measurement
+from experiments import run_folder
 from experiments import sft
 from experiments import train_policy
 from rljax.evaluation import entropy
@@ -138,7 +139,7 @@ def run_seed(config, workdir: pathlib.Path, seed: int) -> dict:
 
 def train(script, config, workdir: pathlib.Path, **options):
   """Runs a stage of training, unless it is finished."""
-  if launch.finished(config, workdir):
+  if run_folder.finished(config, workdir):
     launch.say(f'== finished before: {workdir}')
     return
   with timed(workdir):

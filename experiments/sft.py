@@ -13,6 +13,10 @@ from __future__ import annotations
 import jax
 
 from experiments import launch
+from experiments import prompt_records
+from experiments import reporting
+from experiments import run_folder
+from experiments import starting_params
 from rljax import losses
 from rljax import packing
 from rljax import processes
@@ -37,7 +41,7 @@ def run(config, workdir: str) -> states.TrainState:
   job = launch.start(config, workdir, 'sft')
   check(config)
   parts = launch.num_microbatches(config, job.mesh)
-  config = launch.claim(config, job.workdir, reads_start=False)
+  config = run_folder.claim(config, job.workdir, reads_start=False)
   keys = states.named_keys(config.seed, 'init', 'sample', 'update')
   optimizer = optimizers.make_optimizer(**config.optimizer)
   objective = losses.get('supervised', **config.loss)
@@ -49,13 +53,13 @@ def run(config, workdir: str) -> states.TrainState:
         checkpoint.Checkpointer(job.workdir / 'checkpoints',
                                 fingerprint=job.fingerprint,
                                 **config.checkpoint) as saver):
-    state, state_sharding = launch.initial_state(
+    state, state_sharding = starting_params.initial_state(
         config, job, optimizer, keys['init'])
     progress = {'stage': job.title, 'examples': examples.get_state(),
                 'seconds': {}}
     state, progress = saver.restore_or(state, progress)
     examples.set_state(progress['examples'])
-    clock = launch.Clock(progress['seconds'])
+    clock = reporting.Clock(progress['seconds'])
 
     micro = dict(num_microbatches=parts,
                  batch_sharding=sharding.batch(job.mesh))
@@ -88,16 +92,17 @@ def run(config, workdir: str) -> states.TrainState:
         writer.write(step, metrics | report | clock.rates(report))
         progress = {'stage': job.title, 'examples': examples.get_state(),
                     'seconds': clock.seconds}
-        launch.save(saver, writer, stop, state, step, metrics, progress,
-                    last=step + 1 == config.num_steps)
+        run_folder.save(saver, writer, stop, state, step, metrics, progress,
+                        last=step + 1 == config.num_steps)
     saver.wait()  # a request that comes meanwhile counts
-    launch.leave_if_asked(stop, saver)
-  if first >= config.num_steps and launch.has_report(job):
+    run_folder.leave_if_asked(stop, saver)
+  if first >= config.num_steps and reporting.has_report(job):
     return state  # nothing was left to do: the report of that run stays
-  sections = {'curves': launch.curves(job, ('loss', 'grad_norm', 'row_fill')),
-              'step': launch.step_seconds(job)}
-  launch.finish(job, config, clock, counter, sections,
-                launch.training_plots(job, plots.SUPERVISED_PANELS))
+  sections = {
+      'curves': reporting.curves(job, ('loss', 'grad_norm', 'row_fill')),
+      'step': reporting.step_seconds(job)}
+  reporting.finish(job, config, clock, counter, sections,
+                   reporting.training_plots(job, plots.SUPERVISED_PANELS))
   return state
 
 
@@ -130,8 +135,8 @@ def open_examples(config, job):
     return text if fits else record['solution']
 
   records, dropped = pipeline.limit(
-      launch.open_records(config, job, 'train', hinted=hinted), length, limit,
-      too_long=config.data.too_long)
+      prompt_records.open_records(config, job, 'train', hinted=hinted),
+      length, limit, too_long=config.data.too_long)
   if dropped:
     launch.say(f'   dropped  {dropped} examples longer than {limit} tokens')
   return pipeline.demonstrations(

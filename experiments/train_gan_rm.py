@@ -22,6 +22,8 @@ from experiments import gan_diagnosis
 from experiments import gan_images
 from experiments import gan_rounds
 from experiments import launch
+from experiments import reporting
+from experiments import run_folder
 from rljax import journal
 from rljax import sharding
 from rljax.data import bootstrap
@@ -50,7 +52,7 @@ PANELS = (
 def run(config, workdir: str):
   """Builds the pieces, then writes the algorithm out as a loop."""
   job = start(config, workdir)
-  config = launch.claim(config, job.workdir)
+  config = run_folder.claim(config, job.workdir)
   parts = gan_images.open_parts(config, config.seed)
   target_hash = images.fingerprint(parts.proxies.pixels_RYWU)
   keys = states.named_keys(config.seed, 'init', 'pretrain', 'round', 'fresh')
@@ -67,7 +69,7 @@ def run(config, workdir: str):
     progress = {'targets': target_hash, 'seconds': {}}
     state, progress = saver.restore_or(state, progress)
     check_targets(progress['targets'], target_hash)
-    clock = launch.Clock(progress['seconds'])
+    clock = reporting.Clock(progress['seconds'])
     done = saver.latest_step() or 0
     _forget(job.workdir / LINEAGE, done - stages)
 
@@ -86,11 +88,11 @@ def run(config, workdir: str):
             state = state.replace(params=params)
         writer.write(stage, metrics | clock.rates(metrics))
         progress = {'targets': target_hash, 'seconds': clock.seconds}
-        launch.save(saver, writer, stop, state, stage, metrics, progress,
-                    last=stage + 1 == last)
+        run_folder.save(saver, writer, stop, state, stage, metrics, progress,
+                        last=stage + 1 == last)
     saver.wait()
-    launch.leave_if_asked(stop, saver)
-  if done >= last and launch.has_report(job):
+    run_folder.leave_if_asked(stop, saver)
+  if done >= last and reporting.has_report(job):
     return state
   finish(config, job, pieces, parts, state, clock, counter)
   return state
@@ -118,7 +120,7 @@ def start(config, workdir: str) -> launch.Job:
     launch.say(f'   warning  {warned}')
   return launch.Job(
       'gan_rm', found, sharding.make_mesh(devices=jax.devices()[:1]), (), None,
-      None, launch.flat({'generator': config.generator.model.to_dict(),
+      None, run_folder.flat({'generator': config.generator.model.to_dict(),
                          'data': config.data.to_dict()}))
 
 
@@ -207,7 +209,7 @@ def finish(config, job, pieces, parts, state, clock, counter):
           for number in range(len(rounds))],
       'targets': {'hash': images.fingerprint(parts.proxies.pixels_RYWU),
                   'images': len(parts.proxies)}}
-  launch.finish(job, config, clock, counter, sections, drawn)
+  reporting.finish(job, config, clock, counter, sections, drawn)
 
 
 def warnings(config, table) -> list[str]:

@@ -24,8 +24,12 @@ from experiments import guided
 from experiments import judging
 from experiments import launch
 from experiments import model_rewards
+from experiments import prompt_records
+from experiments import reporting
 from experiments import responses
+from experiments import run_folder
 from experiments import shared as sharing
+from experiments import starting_params
 from rljax import losses
 from rljax import packing
 from rljax import processes
@@ -88,7 +92,7 @@ def run(config, workdir: str, disturb: Callable | None = None,
   objective = losses.get('policy', **config.loss)
   needs_reference = bool(
       objective.hparams['kl_coef']) or critics.needs_reference(config)
-  config = launch.claim(config, job.workdir, reads_start=needs_reference)
+  config = run_folder.claim(config, job.workdir, reads_start=needs_reference)
   with (logging.CompilationCounter() as counter,
         sharding.use(job.mesh, job.rules),
         preemption.Preemption() as stop,
@@ -97,16 +101,17 @@ def run(config, workdir: str, disturb: Callable | None = None,
                                 **config.checkpoint) as saver):
     scorer = shared('scorer', config.reward.to_dict(),
                     lambda: rewards.create(**config.reward))
-    state, state_sharding = launch.initial_state(
+    state, state_sharding = starting_params.initial_state(
         config, job, optimizer, keys['init'])
-    reference = launch.reference_of(state.params) if needs_reference else None
+    reference = starting_params.reference_of(
+        state.params) if needs_reference else None
     critic_state, critic = critics.create(
         config, job, state.params, keys['critic'], parts)
     hinted = config.guide.mode != 'off'
     prompts = pipeline.prompts(
         shared(f'records hinted={hinted}', sharing.records(config),
-               lambda: launch.open_records(config, job, 'train', scorer,
-                                           hinted=hinted)),
+               lambda: prompt_records.open_records(
+                   config, job, 'train', scorer, hinted=hinted)),
         seed=config.seed, **launch.share(config.data.prompts_per_step))
     stages = shared('stages', sharing.compiled(config), lambda: make_stages(
         config, job, objective, optimizer, state_sharding, parts))
@@ -120,7 +125,7 @@ def run(config, workdir: str, disturb: Callable | None = None,
     kept_coef = progress['entropy_coef']
     memory = guided.Memory()
     memory.set_state(progress['guide'])
-    clock = launch.Clock(progress['seconds'])
+    clock = reporting.Clock(progress['seconds'])
     first = int(state.step)
 
     with logging.MetricWriter(job.workdir, first,
@@ -171,26 +176,27 @@ def run(config, workdir: str, disturb: Callable | None = None,
         progress = {'stage': config.name, 'prompts': prompts.get_state(),
                     'seconds': clock.seconds, 'entropy_coef': kept_coef,
                     'guide': memory.get_state()}
-        launch.save(saver, writer, stop, state.replace(critic=critic_state),
-                    step, metrics, progress,
-                    last=step + 1 == config.num_steps)
+        run_folder.save(saver, writer, stop, state.replace(critic=critic_state),
+                        step, metrics, progress,
+                        last=step + 1 == config.num_steps)
     saver.wait()  # a request that comes meanwhile counts
-    launch.leave_if_asked(stop, saver)
-  if first >= config.num_steps and launch.has_report(job):
+    run_folder.leave_if_asked(stop, saver)
+  if first >= config.num_steps and reporting.has_report(job):
     return state.replace(critic=critic_state)  # that run's report stays
   sections = {
-      'curves': launch.curves(job, (
+      'curves': reporting.curves(job, (
           'reward', 'accuracy', 'entropy', 'response_length', 'truncated', 'kl',
           'grad_norm', 'budget_fill', 'row_fill', 'explained_variance',
           'answer_right', 'reasoning_right_of_these')),
-      'step': launch.step_seconds(job),
+      'step': reporting.step_seconds(job),
       'verdicts': responses.total_verdicts(job.workdir),
       'reasoning': dynamics.windows(job.workdir, config.num_steps)}
   panels = plots.POLICY_PANELS + (
       (plots.REASONING_PANEL,) if sections['reasoning'] else ())
-  launch.finish(job, config, clock, counter, sections,
-                launch.training_plots(job, panels)
-                + dynamics.draw(job.workdir, config.num_steps) if draw else [])
+  reporting.finish(
+      job, config, clock, counter, sections,
+      reporting.training_plots(job, panels)
+      + dynamics.draw(job.workdir, config.num_steps) if draw else [])
   return state.replace(critic=critic_state)
 
 

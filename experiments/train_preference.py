@@ -15,6 +15,9 @@ import jax
 
 from experiments import launch
 from experiments import preference_pairs
+from experiments import reporting
+from experiments import run_folder
+from experiments import starting_params
 from rljax import losses
 from rljax import packing
 from rljax import processes
@@ -37,7 +40,7 @@ def run(config, workdir: str) -> states.TrainState:
   """Builds the pieces, then writes the algorithm out as a loop."""
   job = launch.start(config, workdir, 'preference')
   layout = preference_pairs.make_layout(config, job)
-  config = launch.claim(config, job.workdir)
+  config = run_folder.claim(config, job.workdir)
   keys = states.named_keys(config.seed, 'init', 'update')
   optimizer = optimizers.make_optimizer(**config.optimizer)
   objective = losses.get('preference', **config.loss)
@@ -57,7 +60,7 @@ def run(config, workdir: str) -> states.TrainState:
     forward = forwards.make_forward(job.model)
     score = forwards.make_score_fn(forward, **micro)
     by_pair = preference.make_by_pair(loss)
-    state, state_sharding = launch.initial_state(
+    state, state_sharding = starting_params.initial_state(
         config, job, optimizer, keys['init'])
     made = preference_pairs.make_batches(
         config, job, layout, data, objective.reads, forward, score,
@@ -74,7 +77,7 @@ def run(config, workdir: str) -> states.TrainState:
                 'seconds': {}, 'before': {}}
     state, progress = saver.restore_or(state, progress)
     examples.set_state(progress['examples'])
-    clock = launch.Clock(progress['seconds'])
+    clock = reporting.Clock(progress['seconds'])
     before = progress['before'] or judge(state.params)
     first, waiting = int(state.step), None
 
@@ -101,22 +104,22 @@ def run(config, workdir: str) -> states.TrainState:
         writer.write(step, metrics | report | clock.rates(report))
         progress = {'stage': job.title, 'examples': examples.get_state(),
                     'seconds': clock.seconds, 'before': before}
-        launch.save(saver, writer, stop, state, step, metrics, progress,
-                    last=step + 1 == config.num_steps)
+        run_folder.save(saver, writer, stop, state, step, metrics, progress,
+                        last=step + 1 == config.num_steps)
       saver.wait()  # a request that comes meanwhile counts
-      launch.leave_if_asked(stop, saver)
-    if first >= config.num_steps and launch.has_report(job):
+      run_folder.leave_if_asked(stop, saver)
+    if first >= config.num_steps and reporting.has_report(job):
       return state  # nothing was left to do: the report of that run stays
     after = judge(state.params)
   sections = {
       'data': data.counts, 'held_out': {'before': before, 'after': after},
-      'curves': launch.curves(job, (
+      'curves': reporting.curves(job, (
           'loss', 'reward_accuracy', 'reward_margin', 'reward_chosen',
           'reward_rejected', 'logp_chosen', 'logp_rejected', 'grad_norm',
           'row_fill')),
-      'step': launch.step_seconds(job)}
-  launch.finish(job, config, clock, counter, sections,
-                launch.training_plots(job, plots.PREFERENCE_PANELS))
+      'step': reporting.step_seconds(job)}
+  reporting.finish(job, config, clock, counter, sections,
+                   reporting.training_plots(job, plots.PREFERENCE_PANELS))
   return state
 
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 import jax
 
 from experiments import launch
+from experiments import reporting
 from experiments import reward_forms
 from experiments import reward_held_out
+from experiments import run_folder
 from rljax import packing
 from rljax import processes
 from rljax import sharding
@@ -37,7 +39,7 @@ def run(config, workdir: str) -> states.TrainState:
   job = launch.start(config, workdir, 'reward_model')
   parts = launch.num_microbatches(config, job.mesh)
   form = reward_forms.create(config, job, parts)
-  config = launch.claim(config, job.workdir, reads_start=False)
+  config = run_folder.claim(config, job.workdir, reads_start=False)
   keys = states.named_keys(config.seed, 'init', 'sample', 'update', 'head')
   optimizer = optimizers.make_optimizer(**config.optimizer)
   lists, held_out, counts = open_data(config, form.make)
@@ -53,7 +55,7 @@ def run(config, workdir: str) -> states.TrainState:
     progress = {'stage': job.title, 'lists': lists.get_state(), 'seconds': {}}
     state, progress = saver.restore_or(state, progress)
     lists.set_state(progress['lists'])
-    clock = launch.Clock(progress['seconds'])
+    clock = reporting.Clock(progress['seconds'])
     update = updates.make_update_fn(
         form.loss_fn, optimizer, num_microbatches=parts,
         router_bias_rate=config.router_bias_rate,
@@ -78,21 +80,21 @@ def run(config, workdir: str) -> states.TrainState:
         writer.write(step, metrics | report | clock.rates(report))
         progress = {'stage': job.title, 'lists': lists.get_state(),
                     'seconds': clock.seconds}
-        launch.save(saver, writer, stop, state, step, metrics, progress,
-                    last=step + 1 == config.num_steps)
+        run_folder.save(saver, writer, stop, state, step, metrics, progress,
+                        last=step + 1 == config.num_steps)
     saver.wait()  # a request that comes meanwhile counts
-    launch.leave_if_asked(stop, saver)
-    if first >= config.num_steps and launch.has_report(job):
+    run_folder.leave_if_asked(stop, saver)
+    if first >= config.num_steps and reporting.has_report(job):
       return state  # nothing was left to do: the report of that run stays
     with clock('measure'):
       measured, drawn = reward_held_out.measure(
           config, job, form, state.params, held_out, parts)
   sections = {
-      'curves': launch.curves(job, ('loss', 'accuracy', 'gap', 'grad_norm',
-                                    'row_fill')),
-      'step': launch.step_seconds(job), 'data': counts, **measured}
-  launch.finish(job, config, clock, counter, sections, [
-      *launch.training_plots(job, panels(config)), *drawn])
+      'curves': reporting.curves(
+          job, ('loss', 'accuracy', 'gap', 'grad_norm', 'row_fill')),
+      'step': reporting.step_seconds(job), 'data': counts, **measured}
+  reporting.finish(job, config, clock, counter, sections, [
+      *reporting.training_plots(job, panels(config)), *drawn])
   return state
 
 

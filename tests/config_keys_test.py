@@ -35,18 +35,20 @@ from rljax.training import optimizer as optimizers
 from rljax.training import reward
 from tests import configs_test
 
+# What each script of training has in common with the others.
+_SHARED = ('launch', 'prompt_records', 'run_folder', 'starting_params')
 SCRIPTS = {
-    'evaluation': ('evaluate', 'judging', 'responses', 'launch'),
-    'gan': ('train_gan_rm', 'gan_rounds', 'gan_images', 'launch'),
-    'pairs': ('make_pairs', 'model_rewards', 'responses', 'launch'),
+    'evaluation': ('evaluate', 'judging', 'responses', *_SHARED),
+    'gan': ('train_gan_rm', 'gan_rounds', 'gan_images', *_SHARED),
+    'pairs': ('make_pairs', 'model_rewards', 'responses', *_SHARED),
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
-               'model_rewards', 'responses', 'launch'),
-    'preference': ('train_preference', 'preference_pairs', 'launch'),
+               'model_rewards', 'responses', *_SHARED),
+    'preference': ('train_preference', 'preference_pairs', *_SHARED),
     'reward': ('train_reward_model', 'reward_forms', 'reward_held_out',
-               'launch'),
+               *_SHARED),
     'reward_benchmarks': ('evaluate_rewards', 'reward_sources'),
-    'supervised': ('sft', 'launch'),
+    'supervised': ('sft', *_SHARED),
 }
 # What a script calls the config, or the stage of a pipeline, it is given.
 _ROOTS = ('config', 'settings', 'stage', 's')
@@ -111,7 +113,7 @@ def accepted(family, section, config):
           'coef', 'entropy'},
       'checkpoint': lambda: keywords(checkpoint.Checkpointer),
       'critic.optimizer.schedule': lambda: keywords(optimizers.make_schedule),
-      'lora': lambda: {'base'} | keywords(lora.create) - {
+      'lora': lambda: {'base', 'base_step'} | keywords(lora.create) - {
           'params', 'key', 'whole'},
       'evaluation.sampling': lambda: keywords(sampling.make_params),
       'pairs.sampling': lambda: keywords(sampling.make_params),

@@ -11,6 +11,7 @@ from absl.testing import parameterized
 import tokenizers
 import transformers
 
+from experiments import frozen_models
 from experiments import launch
 from rljax.data import chat
 from rljax.data import tokenizer as tokenizer_lib
@@ -192,9 +193,9 @@ class DifferencesTest(absltest.TestCase):
     job = launch.Job('t', pathlib.Path(folder), None, None, None,
                      tokenizer_lib.ByteTokenizer(), {})
     with self.assertRaisesRegex(ValueError, 'one that differs: number of ids'):
-      launch.check_tokenizer(job, folder)
+      frozen_models.check_tokenizer(job, folder)
     same = dataclasses.replace(job, tokenizer=tokenizer_lib.load(folder))
-    launch.check_tokenizer(same, folder)
+    frozen_models.check_tokenizer(same, folder)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ import pytest
 
 from configs.pipeline import ring_lite_mini
 from experiments import launch
+from experiments import prompt_records
 from experiments import responses
 from experiments import train_policy
 from rljax import sharding
@@ -116,7 +117,7 @@ class Watcher:
           (train_policy, 'make_stages', self.built),
           (train_policy.rewards, 'create',
            lambda **options: contextlib.nullcontext(CoinScorer())),
-          (launch.sources, 'open_source', lambda **options: problems()),
+          (prompt_records.sources, 'open_source', lambda **options: problems()),
           (launch.tokenizers, 'load', lambda name: Tokenizer())):
         stack.enter_context(mock.patch.object(place, name, new))
       return train_policy.run(make_config(), folder)

@@ -11,6 +11,7 @@ from experiments import convert
 from experiments import frozen_models
 from experiments import launch
 from experiments import sft
+from experiments import starting_params
 from experiments import train_policy
 from rljax.interop import convert as interop
 from rljax.models import lora
@@ -39,7 +40,7 @@ def make_config(stage: str, path: pathlib.Path, **more):
 
 
 def read_back(config, job, folder, step=-1):
-  state, _ = launch.initial_state(
+  state, _ = starting_params.initial_state(
       config, job, optimizers.make_optimizer('sgd', 0.0), jax.random.key(0),
       (str(folder / 'checkpoints'), step))
   return state.params
@@ -57,7 +58,8 @@ class LoraTest(absltest.TestCase):
     config.init.checkpoint, config.lora.rank = '', 0
     job = launch.start(config, tmp_path / 'whole', 'sft')
     optimizer = optimizers.make_optimizer(**config.optimizer)
-    state, _ = launch.initial_state(config, job, optimizer, jax.random.key(7))
+    state, _ = starting_params.initial_state(
+        config, job, optimizer, jax.random.key(7))
     self.base = jax.tree.map(np.array, state.params)
     with checkpoint.Checkpointer(tmp_path / 'base',
                                  fingerprint=job.fingerprint) as saver:

@@ -12,6 +12,7 @@ from configs.reward import bradley_terry_tiny
 from experiments import frozen_models
 from experiments import launch
 from experiments import reward_models
+from experiments import starting_params
 from experiments import train_preference
 from experiments import train_reward_model
 from rljax import sharding
@@ -52,7 +53,7 @@ class TrainersTest(absltest.TestCase):
     config = with_adapters(dpo_tiny.get_config('smoke'), '')
     config.lora.rank = 0
     job = launch.start(config, tmp_path / 'whole', 'base')
-    state, _ = launch.initial_state(
+    state, _ = starting_params.initial_state(
         config, job, optimizers.make_optimizer('sgd', 0.1), jax.random.key(7))
     self.base = jax.tree.map(np.array, state.params)
     with checkpoint.Checkpointer(tmp_path / 'base',

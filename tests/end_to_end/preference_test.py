@@ -15,6 +15,7 @@ import pytest
 from configs.preference import dpo_tiny
 from configs.preference import tgdpo_tiny
 from experiments import launch
+from experiments import run_folder
 from experiments import train_preference
 from rljax.training import metrics
 from rljax.training import preference
@@ -138,7 +139,8 @@ class PreferenceTest(absltest.TestCase):
         os.kill(os.getpid(), signal.SIGTERM)
 
     with mock.patch.object(metrics.MetricWriter, 'write', writing):
-      with self.assertRaisesRegex(launch.Preempted, f'saved step {step + 1}'):
+      with self.assertRaisesRegex(run_folder.Preempted,
+                                  f'saved step {step + 1}'):
         self.run_script(name, self.config())
 
   def check_guide(self, dpo):

@@ -14,6 +14,7 @@ from safetensors import numpy as safetensors
 from configs.policy import c3po_tiny
 from experiments import convert
 from experiments import launch
+from experiments import starting_params
 from rljax import models
 from rljax import sharding
 from rljax.interop import convert as interop
@@ -68,7 +69,7 @@ class ConvertTest(absltest.TestCase):
     self.config.model = dict(variant=str(out), remat='full')
     job = self.job()
     self.assertEqual(job.model.config.remat, 'full')
-    state, _ = launch.initial_state(
+    state, _ = starting_params.initial_state(
         self.config, job, optimizers.make_optimizer('sgd', 0.1),
         jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, state.params, params)

@@ -9,8 +9,9 @@ import numpy as np
 
 from configs.evaluation import mini
 from experiments import evaluate
-from experiments import launch
 from experiments import measurement
+from experiments import prompt_records
+from experiments import starting_params
 from rljax import rewards
 from rljax.evaluation import report
 from tests.end_to_end import smoke
@@ -145,8 +146,9 @@ class ReuseTest(absltest.TestCase):
       return mock.Mock(params=source[1]), None
 
     with (mock.patch.object(evaluate, 'measure', measure),
-          mock.patch.object(launch, 'initial_state', initial_state),
-          mock.patch.object(launch, 'open_records', lambda *arguments: []),
+          mock.patch.object(starting_params, 'initial_state', initial_state),
+          mock.patch.object(prompt_records, 'open_records',
+                            lambda *arguments: []),
           mock.patch.object(evaluate, 'choose_records', lambda *arguments: []),
           mock.patch.object(rewards, 'create', mock.MagicMock())):
       results = evaluate.run(

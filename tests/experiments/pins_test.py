@@ -7,8 +7,8 @@ from absl.testing import parameterized
 
 from configs.policy import c3po_tiny
 from configs.preference import tgdpo_tiny
-from experiments import launch
 from experiments import pins
+from experiments import run_folder
 
 
 class PinsTest(parameterized.TestCase):
@@ -42,7 +42,8 @@ class PinsTest(parameterized.TestCase):
     return config.lock()
 
   def claim(self, section, step=-1, **options):
-    config = launch.claim(self.config(section, step), self.workdir, **options)
+    config = run_folder.claim(self.config(section, step), self.workdir,
+                              **options)
     return config[section]['base_step' if section == 'lora' else 'step']
 
   @parameterized.parameters('init', 'lora', 'reference', 'guide',
@@ -74,7 +75,7 @@ class PinsTest(parameterized.TestCase):
     self.save(9)
     config = self.config('guide')
     config.seed = 3  # the first start failed, before anything was saved
-    self.assertEqual(launch.claim(config, self.workdir).guide.step, 9)
+    self.assertEqual(run_folder.claim(config, self.workdir).guide.step, 9)
 
   def test_a_finished_run_is_recognised_by_the_config_it_was_given(self):
     self.claim('guide')
@@ -82,7 +83,7 @@ class PinsTest(parameterized.TestCase):
     (self.workdir / 'checkpoints' / str(config.num_steps)).mkdir(parents=True)
     (self.workdir / 'report.json').write_text('{}')
     self.save(9)
-    self.assertTrue(launch.finished(config, self.workdir))
+    self.assertTrue(run_folder.finished(config, self.workdir))
 
   def test_a_start_that_is_not_read_again_may_be_gone(self):
     self.claim('init', reads_start=False)
@@ -90,16 +91,17 @@ class PinsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'Expected step 7'):
       self.claim('init', reads_start=False)  # nothing was saved yet
     self.begin()
-    config = launch.claim(self.config('init'), self.workdir, reads_start=False)
+    config = run_folder.claim(self.config('init'), self.workdir,
+                              reads_start=False)
     self.assertEqual(config.init.checkpoint, '')
-    stored = launch.stored_config(self.workdir)
+    stored = run_folder.stored_config(self.workdir)
     self.assertEqual(dict(stored.init), dict(
         checkpoint=str(self.other), step=7, keep_optimizer=False))
     with self.assertRaisesRegex(ValueError, 'Expected step 7'):
-      launch.claim(self.config('init'), self.workdir)
+      run_folder.claim(self.config('init'), self.workdir)
     config = self.config('init')
     config.lora.rank = 2
-    stored = launch.flat(config.to_dict()) | {'init.step': 7}
+    stored = run_folder.flat(config.to_dict()) | {'init.step': 7}
     with self.assertRaisesRegex(ValueError, 'Expected step 7'):
       pins.pinned(config, stored)  # adapters lie on it
 

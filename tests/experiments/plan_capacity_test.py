@@ -6,8 +6,8 @@ import optax
 import pytest
 
 from configs.policy import c3po_tiny
-from experiments import launch
 from experiments import plan_capacity
+from experiments import starting_params
 from rljax import models
 from rljax import sharding
 from rljax.models import transformer
@@ -81,7 +81,8 @@ class PlanTest(absltest.TestCase):
     model = models.create('tiny')
     plain, adapted = (states.abstract_state(
         model, optax.adam(1.0), mesh, rules, adapt=adapt)
-                      for adapt in (None, launch.adapting(self.config)))
+                      for adapt in (
+                          None, starting_params.adapting(self.config)))
     merged = plan_capacity.rollout_params(self.config, model, mesh, rules,
                                           adapted.params)
     kinds = lambda tree: jax.tree.map(

@@ -9,8 +9,8 @@ import numpy as np
 
 from configs.pipeline import ring_lite_mini
 from experiments import evaluate
-from experiments import launch
 from experiments import ring_lite
+from experiments import run_folder
 from experiments import sft
 from experiments import train_policy
 from rljax.evaluation import report
@@ -117,7 +117,7 @@ class PipelineTest(absltest.TestCase):
     with (mock.patch.object(sft, 'run', train('sft')),
           mock.patch.object(train_policy, 'run', train('rl')),
           mock.patch.object(evaluate, 'run', measure),
-          mock.patch.object(launch, 'finished', finished),
+          mock.patch.object(run_folder, 'finished', finished),
           mock.patch.object(ring_lite, 'accounts', lambda *a, **k: {})):
       return ring_lite.run_seed(self.config, self.workdir, seed)
 

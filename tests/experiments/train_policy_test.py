@@ -8,7 +8,7 @@ import numpy as np
 
 from configs.pipeline import ring_lite_mini
 from experiments import guided
-from experiments import launch
+from experiments import reporting
 from experiments import responses
 from experiments import train_policy
 from tests.experiments import graded as graded_lib
@@ -37,7 +37,7 @@ def collect(config, draws, memory=None):
                           lambda key, index: (key, index))):
     graded, counts = train_policy.collect(
         config, types.SimpleNamespace(tokenizer=None),
-        types.SimpleNamespace(sample=None, rescore=None), launch.Clock(),
+        types.SimpleNamespace(sample=None, rescore=None), reporting.Clock(),
         iter([[]] * 9), None, None, 'key', memory)
   return graded, counts, keys
 
