@@ -109,7 +109,7 @@ def policy() -> config_dict.ConfigDict:
   config = base()
   config.name = 'rl'
   config.reward = reward()
-  config.reward_model = model_rewards()
+  config.reward_model = reward_from_model()
   config.judge = dict(judge(), every=1)  # of reasoning; a step in so many
   config.advantage = 'group_normalized'  # 'gae': by the critic below
   config.loss = dict(name='c3po', clip_eps=0.2, kl_coef=1e-3)
@@ -142,8 +142,8 @@ def policy() -> config_dict.ConfigDict:
   return config
 
 
-def model_rewards() -> dict:
-  """Whose scores take the verifiers' place; see experiments/model_rewards.py.
+def reward_from_model() -> dict:
+  """Whose scores take the verifiers' place: experiments/reward_from_model.py.
 
   `run` is the folder of a reward model's run; '': the verifiers reward.
   """
@@ -222,7 +222,7 @@ def preference_tiny(smoke: bool) -> config_dict.ConfigDict:
 def reward_model(form: str) -> config_dict.ConfigDict:
   """The parts of a reward model's config that sizes do not change."""
   config = base()
-  config.form = form  # experiments/reward_forms.py
+  config.form = form  # experiments/reward_model_forms.py
   config.num_heads = 1  # of an ensemble of scores
   # Whether init.checkpoint is a reward model and not a language model.
   config.init.head_from_checkpoint = False

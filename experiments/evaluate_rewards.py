@@ -18,11 +18,11 @@ import dataclasses
 import pathlib
 import time
 
+from experiments import evaluate_rewards_answers as answers_lib
+from experiments import evaluate_rewards_measures as measures
+from experiments import evaluate_rewards_models as asked_lib
 from experiments import launch
 from experiments import measurement
-from experiments import reward_answers
-from experiments import reward_measures
-from experiments import reward_sources
 from rljax.data import reward_benchmarks as files
 from rljax.evaluation import plots
 from rljax.evaluation import report
@@ -32,7 +32,7 @@ NAMES = ('recorded', 'trained', 'server')
 
 
 def run(config, workdir: str,
-        model: reward_answers.Model | None = None) -> dict:
+        model: answers_lib.Model | None = None) -> dict:
   """Asks the model, measures, and writes the report.
 
   Args:
@@ -54,17 +54,17 @@ def run(config, workdir: str,
     rehearse(name, some, config.seed)
   options = dict(num_votes=config.num_votes, seed=config.seed)
   if model is None and config.asked.name == 'server':
-    model = reward_sources.server(config, folder / 'verdicts.jsonl')
+    model = asked_lib.server(config, folder / 'verdicts.jsonl')
   if model is None and config.asked.name == 'trained':
-    model = reward_sources.trained(config)
+    model = asked_lib.trained(config)
   results, seconds = {}, {}
   for name, some in items.items():
     begin = time.perf_counter()
-    answers = reward_answers.recorded(
+    answers = answers_lib.recorded(
         config.asked.path, name, some, **options) if model is None else (
-            reward_answers.ask(model, name, some, folder / reward_answers.FILE,
+            answers_lib.ask(model, name, some, folder / answers_lib.FILE,
                                chunk=config.chunk, **options))
-    other = reward_answers.recorded(
+    other = answers_lib.recorded(
         config.against, name, some, **options) if config.against else None
     results[name] = report.plain(measure(config, name, some, answers, other))
     seconds[name] = time.perf_counter() - begin
@@ -106,31 +106,31 @@ def check(config, model=None):
 def rehearse(name: str, items, seed: int):
   """Applies the rules to made-up answers: what they refuse, they refuse now."""
   if name == 'best_of_n':
-    reward_measures.check_sizes(items)
+    measures.check_sizes(items)
     return
-  made_up = lambda item: reward_answers.Answer(
+  made_up = lambda item: answers_lib.Answer(
       scores=tuple(range(len(item.responses), 0, -1)))
-  reward_measures.tallies(name, items, list(map(made_up, items)), seed=seed)
+  measures.tallies(name, items, list(map(made_up, items)), seed=seed)
 
 
 def measure(config, name: str, items, answers, other) -> dict:
   """Everything that is said of a benchmark."""
   seed = config.seed
   if name == 'best_of_n':
-    curve = reward_measures.best_of_n(items, answers, seed=seed)
-    return dict(counts=reward_measures.counts(items, answers),
+    curve = measures.best_of_n(items, answers, seed=seed)
+    return dict(counts=measures.counts(items, answers),
                 curve=dataclasses.asdict(curve))
-  tallies = reward_measures.tallies(name, items, answers, seed=seed)
+  tallies = measures.tallies(name, items, answers, seed=seed)
   found = dict(
-      counts=reward_measures.counts(items, answers),
+      counts=measures.counts(items, answers),
       scores={rule: rules.summarize(tally, seed)
               for rule, tally in tallies.items()})
-  if name in reward_measures.PAIRS:
-    found['calibration'] = reward_measures.calibrations(
+  if name in measures.PAIRS:
+    found['calibration'] = measures.calibrations(
         answers, seed=seed, num_bins=config.num_bins)
-    found['bias'] = reward_measures.biases(items, answers, seed=seed)
+    found['bias'] = measures.biases(items, answers, seed=seed)
   if other is not None:
-    theirs = reward_measures.tallies(name, items, other, seed=seed)
+    theirs = measures.tallies(name, items, other, seed=seed)
     # Ours minus theirs; rules that only one kind of model has are left out.
     found['against'] = {
         rule: rules.difference(theirs[rule], tally, seed)

@@ -22,11 +22,11 @@ import jax
 import numpy as np
 
 from experiments import launch
-from experiments import model_rewards
 from experiments import pins
 from experiments import prompt_records
 from experiments import reporting
 from experiments import responses
+from experiments import reward_from_model
 from experiments import run_folder
 from experiments import starting_params
 from rljax import journal
@@ -45,7 +45,7 @@ _OUTCOMES = ('pair', 'all_equal_best', 'all_equal_worst', 'all_equal',
 def run(config, workdir: str) -> dict[str, Any]:
   """Samples, grades and pairs; returns the counts."""
   responses.check_prompt_lengths(config)
-  model_rewards.check(config)
+  reward_from_model.check(config)
   job = launch.start(config, workdir, 'make_pairs')
   config = claim(config, job.workdir)
   keys = states.named_keys(config.seed, 'init', 'sample')
@@ -65,7 +65,7 @@ def run(config, workdir: str) -> dict[str, Any]:
     state, _ = starting_params.initial_state(
         config, job, optimizers.make_optimizer('sgd', 0.0), keys['init'])
     sampler = responses.make_sampler(job, config)
-    rescore = model_rewards.create(config, job)
+    rescore = reward_from_model.create(config, job)
     steps = range(len(done), len(records) // each)
     for step in logging.progress(steps, job.title):
       draw = responses.Draw(

@@ -23,10 +23,10 @@ from experiments import dynamics
 from experiments import guided
 from experiments import judging
 from experiments import launch
-from experiments import model_rewards
 from experiments import prompt_records
 from experiments import reporting
 from experiments import responses
+from experiments import reward_from_model
 from experiments import run_folder
 from experiments import shared as sharing
 from experiments import starting_params
@@ -207,7 +207,7 @@ def check(config):
   corrections.get(**config.correction)
   guided.check(config)
   judging.check(config)
-  model_rewards.check(config)
+  reward_from_model.check(config)
   entropy_coefs(config, config.regularize.entropy_coef, 0.0)
   responses.check_prompt_lengths(config)
   if roll.temperature <= 0:
@@ -285,7 +285,7 @@ def make_stages(config, job, objective, optimizer, state_sharding,
           forwards.compose(forward, objective.loss, **config.regularize),
           optimizer, router_bias_rate=config.router_bias_rate,
           state_sharding=state_sharding, **micro),
-      rescore=model_rewards.create(config, job))
+      rescore=reward_from_model.create(config, job))
 
 
 def make_placing(config, job) -> Callable:

@@ -3,9 +3,9 @@
   python -m experiments.train_reward_model \\
       --config=configs/reward/bradley_terry_tiny.py --workdir=runs/bradley_terry
 
-`config.form` says what is trained (experiments/reward_forms.py); one loop does
-for all. At the end, accuracy and calibration on held-out pairs, and the
-statistics of the scores, are measured and stored.
+`config.form` says what is trained (experiments/reward_model_forms.py); one
+loop does for all. At the end, accuracy and calibration on held-out pairs, and
+the statistics of the scores, are measured and stored.
 
 Reference: InstructGPT (arXiv 2203.02155) §3.5; GRAM (arXiv 2506.14175).
 """
@@ -15,8 +15,8 @@ import jax
 
 from experiments import launch
 from experiments import reporting
-from experiments import reward_forms
-from experiments import reward_held_out
+from experiments import reward_model_forms
+from experiments import reward_model_held_out
 from experiments import run_folder
 from rljax import packing
 from rljax import processes
@@ -38,7 +38,7 @@ def run(config, workdir: str) -> states.TrainState:
   """Builds the pieces, then writes the algorithm out as a loop."""
   job = launch.start(config, workdir, 'reward_model')
   parts = launch.num_microbatches(config, job.mesh)
-  form = reward_forms.create(config, job, parts)
+  form = reward_model_forms.create(config, job, parts)
   config = run_folder.claim(config, job.workdir, reads_start=False)
   keys = states.named_keys(config.seed, 'init', 'sample', 'update', 'head')
   optimizer = optimizers.make_optimizer(**config.optimizer)
@@ -50,7 +50,7 @@ def run(config, workdir: str) -> states.TrainState:
         checkpoint.Checkpointer(job.workdir / 'checkpoints',
                                 fingerprint=form.job.fingerprint,
                                 **config.checkpoint) as saver):
-    state, state_sharding = reward_forms.initial_state(
+    state, state_sharding = reward_model_forms.initial_state(
         config, job, form.job, optimizer, keys)
     progress = {'stage': job.title, 'lists': lists.get_state(), 'seconds': {}}
     state, progress = saver.restore_or(state, progress)
@@ -70,7 +70,8 @@ def run(config, workdir: str) -> states.TrainState:
           batch = form.batch(processes.gather_own(next(lists)))
         with clock('update'):
           if config.regularize.balance_coef and parts > 1:
-            batch = reward_forms.with_load(batch, form.score, state.params)
+            batch = reward_model_forms.with_load(
+                batch, form.score, state.params)
           state, metrics = update(state, batch, keys['update'])
           # For the step before: meanwhile this one is queued.
           jax.block_until_ready(waiting)
@@ -87,7 +88,7 @@ def run(config, workdir: str) -> states.TrainState:
     if first >= config.num_steps and reporting.has_report(job):
       return state  # nothing was left to do: the report of that run stays
     with clock('measure'):
-      measured, drawn = reward_held_out.measure(
+      measured, drawn = reward_model_held_out.measure(
           config, job, form, state.params, held_out, parts)
   sections = {
       'curves': reporting.curves(

@@ -15,7 +15,7 @@ from absl.testing import parameterized
 from ml_collections import config_dict
 
 from experiments import preference_pairs
-from experiments import reward_forms
+from experiments import reward_model_forms
 from rljax import losses
 from rljax import packing
 from rljax import sharding
@@ -40,14 +40,14 @@ _SHARED = ('launch', 'prompt_records', 'run_folder', 'starting_params')
 SCRIPTS = {
     'evaluation': ('evaluate', 'judging', 'responses', *_SHARED),
     'gan': ('train_gan_rm', 'gan_rounds', 'gan_images', *_SHARED),
-    'pairs': ('make_pairs', 'model_rewards', 'responses', *_SHARED),
+    'pairs': ('make_pairs', 'reward_from_model', 'responses', *_SHARED),
     'pipeline': ('ring_lite',),
     'policy': ('train_policy', 'critics', 'dynamics', 'guided', 'judging',
-               'model_rewards', 'responses', *_SHARED),
+               'reward_from_model', 'responses', *_SHARED),
     'preference': ('train_preference', 'preference_pairs', *_SHARED),
-    'reward': ('train_reward_model', 'reward_forms', 'reward_held_out',
-               *_SHARED),
-    'reward_benchmarks': ('evaluate_rewards', 'reward_sources'),
+    'reward': ('train_reward_model', 'reward_model_forms',
+               'reward_model_held_out', *_SHARED),
+    'reward_benchmarks': ('evaluate_rewards', 'evaluate_rewards_models'),
     'supervised': ('sft', *_SHARED),
 }
 # What a script calls the config, or the stage of a pipeline, it is given.
@@ -85,7 +85,8 @@ def accepted(family, section, config):
   if family == 'gan':
     return accepted_by_gan(section, config)
   if section == 'loss':
-    kind = reward_forms.FORMS[config.form] if family == 'reward' else family
+    kind = family if family != 'reward' else (
+        reward_model_forms.FORMS[config.form])
     return {'name', *losses.get(kind, config.loss.name).hparams}
   if section == 'critic.loss':
     return {'name', *losses.get('value', config.critic.loss.name).hparams}

@@ -16,7 +16,7 @@ from experiments import gan_rounds
 from experiments import launch
 from experiments import preference_pairs
 from experiments import responses
-from experiments import reward_forms
+from experiments import reward_model_forms
 from experiments import sweep
 from experiments import train_gan_rm
 from experiments import train_policy
@@ -149,7 +149,7 @@ def reward_built(config):
   job = launch.Job('build', ROOT, mesh, (), models.create(**config.model),
                    tokenizers.load('byte'), {})
   parts = launch.num_microbatches(config, mesh)
-  form = reward_forms.create(config, job, parts)
+  form = reward_model_forms.create(config, job, parts)
   if config.data.source.name == 'file':  # of the user's
     config = config.copy_and_resolve_references().unlock()
     config.data.source = common.toy_comparisons(100)

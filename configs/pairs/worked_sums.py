@@ -31,7 +31,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
                            train_size=60 if smoke else 600,
                            held_out=8 if smoke else 40), _PROMPT)
   config.reward = common.reward()
-  config.reward_model = common.model_rewards()
+  config.reward_model = common.reward_from_model()
   config.rollout = common.slots(_PROMPT, _RESPONSE, 8 if smoke else 64)
   config.pairs = dict(split='train', prompts_per_step=20 if smoke else 40,
                       samples_per_prompt=4 if smoke else 8,

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import reward_models
+from experiments import trained_reward
 from experiments.studies import gram_labels
 from experiments.studies import outcome
 from rljax import losses
@@ -296,11 +296,11 @@ def asked(sizes, pieces, arm, params, draw, texts, drawn) -> np.ndarray:
   shape = dict(num_rows=sizes.prompts * sizes.samples, row_length=_ROW,
                lists_per_row=1, num_candidates=2)
   if arm != 'gram':
-    return reward_models.Scorer(
+    return trained_reward.Scorer(
         pieces.tokenizer, pieces.heads, params, shape, _ROW)(
             [_WANTED] * len(texts), texts, drawn.stopped_PG.ravel())
-  judge = reward_models.Judge(pieces.tokenizer, pieces.labels, params, shape,
-                              _ROW)
+  judge = trained_reward.Judge(pieces.tokenizer, pieces.labels, params, shape,
+                               _ROW)
   references, _, _ = read(pieces.tokenizer, draw(
       samples_per_prompt=1, temperature=0.0))
   return pair_judge.against_reference(

@@ -11,10 +11,10 @@ from configs.preference import tgdpo_tiny
 from configs.reward import bradley_terry_tiny
 from experiments import frozen_models
 from experiments import launch
-from experiments import reward_models
 from experiments import starting_params
 from experiments import train_preference
 from experiments import train_reward_model
+from experiments import trained_reward
 from rljax import sharding
 from rljax.data import toy_comparisons
 from rljax.models import lora
@@ -123,8 +123,8 @@ class TrainersTest(absltest.TestCase):
     state = train_reward_model.run(config, self.folder / 'run')
     self.assert_base(state.params, 'head')
     self.assertEqual(set(state.params.trained), {'lora', reward.HEAD})
-    loaded = reward_models.load(self.folder / 'run', sharding.make_mesh(),
-                                sharding.make_rules())
+    loaded = trained_reward.load(self.folder / 'run', sharding.make_mesh(),
+                                 sharding.make_rules())
     jax.tree.map(np.testing.assert_array_equal, loaded.ask.params, state.params)
     records = toy_comparisons.records(4, seed=5)
     scores = loaded.ask([one['prompt'] for one in records],

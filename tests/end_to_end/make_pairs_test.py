@@ -10,7 +10,7 @@ import pytest
 from configs.pairs import worked_sums
 from experiments import launch
 from experiments import make_pairs
-from experiments import model_rewards
+from experiments import reward_from_model
 from rljax import journal
 from rljax.data import preference
 from rljax.data import tokenizer as tokenizers
@@ -92,9 +92,9 @@ class ScriptTest(absltest.TestCase):
       self.assertEqual((self.folder / 'cut' / 'pairs.jsonl').read_text(),
                        path.read_text())
     with self.subTest('a reward model chooses in the place of the verifiers'):
-      shortest = lambda graded, draw: model_rewards.with_rewards(
+      shortest = lambda graded, draw: reward_from_model.with_rewards(
           graded, -graded.rollout.length_PG.ravel().astype(float))
-      with mock.patch.object(model_rewards, 'create',
+      with mock.patch.object(reward_from_model, 'create',
                              lambda config, job: shortest):
         self.run_script('shortest')
       for one, other in zip(*(preference.read(

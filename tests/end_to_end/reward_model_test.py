@@ -11,9 +11,9 @@ from configs.reward import bradley_terry_tiny
 from configs.reward import gram_stage1_tiny
 from configs.reward import gram_tiny
 from configs.reward import plackett_luce_tiny
-from experiments import reward_models
 from experiments import train_policy
 from experiments import train_reward_model
+from experiments import trained_reward
 from rljax import sharding
 from rljax.agents import pair_judge
 from rljax.data import toy_comparisons
@@ -47,8 +47,8 @@ class RewardModelTest(absltest.TestCase):
 
   def load(self, name, **options):
     mesh = sharding.make_mesh()
-    return reward_models.load(self.folder / name, mesh, sharding.make_rules(),
-                              **options)
+    return trained_reward.load(self.folder / name, mesh, sharding.make_rules(),
+                               **options)
 
   def test_heads_are_saved_whole_and_resumed(self):
     config = make_config(bradley_terry_tiny, num_heads=2)
@@ -68,7 +68,7 @@ class RewardModelTest(absltest.TestCase):
     texts = [one['chosen'] for one in records]
     loaded = self.load('whole')
     with self.subTest('loaded, it gives the scores of what was trained'):
-      in_memory = reward_models.Scorer(
+      in_memory = trained_reward.Scorer(
           loaded.ask.tokenizer, loaded.ask.score, state.params,
           loaded.ask.shape, loaded.ask.max_length)
       np.testing.assert_array_equal(loaded.ask(prompts, texts),
@@ -78,7 +78,7 @@ class RewardModelTest(absltest.TestCase):
       fresh = {**state.params, models.HEAD: models.from_language_model(
           state.params, 2, jax.random.key(1))[models.HEAD]}
       self.assertGreater(np.abs(
-          reward_models.Scorer(
+          trained_reward.Scorer(
               loaded.ask.tokenizer, loaded.ask.score, fresh, loaded.ask.shape,
               loaded.ask.max_length)(prompts, texts)
           - loaded.ask(prompts, texts)).max(), 1e-2)

@@ -9,9 +9,9 @@ import pytest
 
 from configs.evaluation import rewards_mini
 from experiments import evaluate_rewards
-from experiments import reward_answers
-from experiments import reward_measures
-from experiments import reward_sources
+from experiments import evaluate_rewards_answers as answers_lib
+from experiments import evaluate_rewards_measures as measures
+from experiments import evaluate_rewards_models as asked_lib
 from experiments import train_reward_model
 from rljax.agents import language_model
 from rljax.data import reward_benchmarks as files
@@ -66,12 +66,12 @@ def scalar(name='scalar'):
   def scorer(texts):
     calls.append(len(texts))
     return np.array([quality(response) for _, response in texts])
-  return reward_answers.Model(name, scorer=scorer), calls
+  return answers_lib.Model(name, scorer=scorer), calls
 
 
 def judge(preference, name='judge'):
   """A judge of (better of the first, better of the second, call)."""
-  return reward_answers.Model(name, judge=lambda pairs, calls: np.array([
+  return answers_lib.Model(name, judge=lambda pairs, calls: np.array([
       preference(quality(pair.first), quality(pair.second), call)
       for pair, call in zip(pairs, calls, strict=True)]))
 
@@ -176,7 +176,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
             r'\boxed{%s}' % ('A' if first > second else 'B'), 'stop'),), 1, 1))
 
     config = self.config('judge_bench')
-    made = reward_sources.from_language_model(
+    made = asked_lib.from_language_model(
         config, model, self.folder / 'verdicts.jsonl')
     found = evaluate_rewards.run(config, str(self.folder / 'run'), made)
     self.assertEqual(
@@ -186,7 +186,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
 
   def test_a_pair_judge_of_logits(self):
     # GRAM's form: z_A - z_B = 2 (first - second) + 1 for the place.
-    made = reward_sources.from_pair_judge(lambda pairs: np.array([
+    made = asked_lib.from_pair_judge(lambda pairs: np.array([
         [2 * (quality(p.first) - quality(p.second)) + 1, 0] for p in pairs]),
                                           'gram')
     found = self.run_it(made, 'judge_bench')['judge_bench']
@@ -213,7 +213,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
       return model.scorer(texts)
 
     with self.assertRaisesRegex(RuntimeError, 'gone'):
-      self.run_it(reward_answers.Model('scalar', scorer=breaks), 'judge_bench',
+      self.run_it(answers_lib.Model('scalar', scorer=breaks), 'judge_bench',
                   chunk=5)
     with (self.folder / 'run' / 'answers.jsonl').open('a') as file:
       file.write('{"benchmark": "judge')
@@ -232,7 +232,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
 
   def test_two_models_on_the_same_items(self):
     good, _ = scalar()
-    bad = reward_answers.Model('bad', scorer=lambda texts: np.array(
+    bad = answers_lib.Model('bad', scorer=lambda texts: np.array(
         [-quality(response) for _, response in texts]))
     self.run_it(bad, 'judge_bench', workdir='bad')
     found = self.run_it(good, 'judge_bench', against=str(
@@ -258,7 +258,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
 
   def test_texts_that_are_too_long_have_no_score(self):
     # Of each pair the longer one, twice; kept as null, and read back.
-    model = reward_answers.Model('short', scorer=lambda texts: np.array([
+    model = answers_lib.Model('short', scorer=lambda texts: np.array([
         np.nan if len(response) > 14 else quality(response)
         for _, response in texts]))
     found = self.run_it(model, 'reward_bench', 'reward_bench_2')
@@ -270,11 +270,11 @@ class EvaluateRewardsTest(parameterized.TestCase):
                      found)
     self.assertIn('null', (self.folder / 'run' / 'answers.jsonl').read_text())
     with self.assertRaisesRegex(ValueError, 'no order'):
-      self.run_it(reward_answers.Model('silent', scorer=lambda texts: np.full(
+      self.run_it(answers_lib.Model('silent', scorer=lambda texts: np.full(
           len(texts), np.nan)), 'best_of_n')
 
   def test_infinite_scores_are_refused(self):
-    bad = reward_answers.Model('bad', scorer=lambda texts: np.full(
+    bad = answers_lib.Model('bad', scorer=lambda texts: np.full(
         len(texts), np.inf))
     with self.assertRaisesRegex(ValueError, 'with 24 infinite'):
       self.run_it(bad, 'judge_bench')
@@ -340,8 +340,8 @@ class ResponseScoresTest(absltest.TestCase):
     wins = {(0, 1): 0.8, (0, 2): 0.6, (1, 2): 1.0}
     votes = [vote for (i, j), p in wins.items()
              for vote in ((i, j, 0, p), (j, i, 0, 1 - p))]
-    found = reward_measures.response_scores(
-        item, reward_answers.Answer(votes=tuple(votes)))
+    found = measures.response_scores(
+        item, answers_lib.Answer(votes=tuple(votes)))
     np.testing.assert_allclose(found, [0.7, 0.6, 0.2])
 
 

@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 
-from experiments import reward_forms
-from experiments import reward_models
+from experiments import reward_model_forms
+from experiments import trained_reward
 from rljax.agents import pair_judge
 from rljax.data import candidates
 from rljax.evaluation import calibration
@@ -16,7 +16,7 @@ from rljax.evaluation import report
 from rljax.rewards import model_based
 
 
-def measure(config, job, form: reward_forms.Form, params, records,
+def measure(config, job, form: reward_model_forms.Form, params, records,
             parts: int) -> tuple[dict, list[pathlib.Path]]:
   """Sections of the report and plots; of a head, also stores its statistics.
 
@@ -30,7 +30,7 @@ def measure(config, job, form: reward_forms.Form, params, records,
   """
   if config.form == 'pretraining':
     return {'held_out': {'nll': _nll(config, form, params, records)}}, []
-  ask = reward_models.asked(config, job, form.score, params, parts)
+  ask = trained_reward.asked(config, job, form.score, params, parts)
   pairs = [_drawn_pair(record, [config.seed, i])
            for i, record in enumerate(records)]
   if config.form == 'judge':
@@ -46,7 +46,7 @@ def measure(config, job, form: reward_forms.Form, params, records,
   return summary(margin_I, config.seed, job.workdir / 'plots')
 
 
-def scores(ask: reward_models.Scorer, pairs) -> np.ndarray:
+def scores(ask: trained_reward.Scorer, pairs) -> np.ndarray:
   """score_I2 of the better and the worse response."""
   flat = [(pair.prompt, response) for pair in pairs
           for response in (pair.first, pair.second)]

@@ -6,13 +6,13 @@ import pathlib
 import numpy as np
 
 from experiments import evaluate
-from experiments import reward_answers
-from experiments import reward_models
+from experiments import evaluate_rewards_answers as answers_lib
+from experiments import trained_reward
 from rljax import sharding
 from rljax.agents import comparison_judge
 from rljax.agents import pair_judge
 
-Model = reward_answers.Model
+Model = answers_lib.Model
 
 
 def server(config, cache: pathlib.Path) -> Model:
@@ -31,7 +31,7 @@ def trained(config) -> Model:
   Of a model that scores, the scorer; of a judge, the judge of its logits.
   """
   mesh, rules = sharding.make_mesh(), sharding.make_rules()
-  loaded = reward_models.load(config.asked.path, mesh, rules)
+  loaded = trained_reward.load(config.asked.path, mesh, rules)
   digest = evaluate.digest(loaded.folder / 'checkpoints', loaded.step)
   name = f'{loaded.folder}, step {loaded.step}, {digest}'
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import reward_answers
+from experiments import evaluate_rewards_answers as answers_lib
 from rljax.data import reward_benchmarks as files
 from rljax.evaluation import calibration
 from rljax.evaluation import over_optimisation
@@ -21,7 +21,7 @@ PAIRS = ('reward_bench', 'judge_bench')
 _VOTES = (1, 3, 5, 7, 9)
 
 Items = Sequence[files.Item]
-Answers = Sequence[reward_answers.Answer]
+Answers = Sequence[answers_lib.Answer]
 
 
 def tallies(benchmark: str, items: Items, answers: Answers, *,
@@ -48,7 +48,7 @@ def pair_preferences(answers: Answers) -> np.ndarray:
 
 
 def response_scores(item: files.Item,
-                    answer: reward_answers.Answer) -> np.ndarray:
+                    answer: answers_lib.Answer) -> np.ndarray:
   """score_G of all responses; of a judge the mean share of comparisons won.
 
   A comparison without a verdict counts half. Ours: the benchmarks score by

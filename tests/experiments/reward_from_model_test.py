@@ -7,8 +7,8 @@ from absl.testing import parameterized
 import numpy as np
 
 from configs.policy import c3po_tiny
-from experiments import model_rewards
 from experiments import responses
+from experiments import reward_from_model
 from rljax.data import tokenizer as tokenizers
 from rljax.rewards import model_based
 from tests.experiments import graded as graded_lib
@@ -51,7 +51,7 @@ class ScoresTest(absltest.TestCase):
       asked.append((list(prompts), list(texts), list(stopped)))
       return np.array([0.5, -1.0, 2.0, np.nan])
 
-    found = model_rewards.by_scores(graded, ask, None)
+    found = reward_from_model.by_scores(graded, ask, None)
     np.testing.assert_array_equal(found.reward_PG, [[0.5, -1.0], [2.0, 0.0]])
     np.testing.assert_array_equal(found.valid_PG, [[True, True], [True, False]])
     np.testing.assert_array_equal(found.correct_PG, graded.correct_PG)
@@ -63,7 +63,7 @@ class ScoresTest(absltest.TestCase):
     self.assertAlmostEqual(summary['reward'], 0.5)
 
   def test_normalised_by_what_was_measured(self):
-    found = model_rewards.by_scores(
+    found = reward_from_model.by_scores(
         graded_lib.make([[1, 0]]), lambda *_: np.array([5.0, 1.0]),
         model_based.Statistics(3.0, 2.0, 10, 'x', 1))
     np.testing.assert_array_equal(found.reward_PG, [[1.0, -1.0]])
@@ -74,7 +74,7 @@ class JudgeTest(parameterized.TestCase):
   def test_against_one_greedy_answer_for_each_prompt(self):
     graded = graded_lib.make([[1, 0], [0, 1]])
     draw = Draw(['text 0', 'short'])
-    found = model_rewards.by_judge(graded, draw, of_length, 'probability')
+    found = reward_from_model.by_judge(graded, draw, of_length, 'probability')
     # 'text 0' against itself; 'text 2' is one letter longer than 'short'.
     self.assertEqual(found.reward_PG[0, 0], 0.5)
     self.assertAlmostEqual(found.reward_PG[1, 0], 1 / (1 + np.exp(-1)),
@@ -92,13 +92,14 @@ class CheckTest(parameterized.TestCase):
   @parameterized.parameters(('heads', 'max'), ('average', 'median'))
   def test_unknown_words_are_refused(self, name, word):
     config = c3po_tiny.get_config('smoke')
-    model_rewards.check(config)
+    reward_from_model.check(config)
     config.reward_model[name] = word
     with self.assertRaisesRegex(ValueError, word):
-      model_rewards.check(config)
+      reward_from_model.check(config)
 
   def test_without_a_run_the_verifiers_reward(self):
-    self.assertIsNone(model_rewards.create(c3po_tiny.get_config('smoke'), None))
+    self.assertIsNone(reward_from_model.create(
+        c3po_tiny.get_config('smoke'), None))
 
 
 if __name__ == '__main__':

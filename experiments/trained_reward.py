@@ -16,7 +16,7 @@ from ml_collections import config_dict
 import numpy as np
 
 from experiments import launch
-from experiments import reward_forms
+from experiments import reward_model_forms
 from experiments import run_folder
 from rljax import sharding
 from rljax.agents import pair_judge
@@ -134,7 +134,7 @@ def messages(prompt) -> list[dict[str, str]]:
 def asked(config, job, score: Callable, params, parts: int,
           heads: str = 'mean') -> Scorer | Judge:
   """What may be asked of parameters: a `Scorer` or a `Judge`."""
-  common = job.tokenizer, score, params, reward_forms.shape(
+  common = job.tokenizer, score, params, reward_model_forms.shape(
       config, parts)
   limit = config.packing.row_length
   return Scorer(*common, limit, heads) if config.form == 'scores' else Judge(
@@ -173,11 +173,11 @@ def load(folder: str | pathlib.Path, mesh, rules, *, step: int = -1,
   base = launch.Job('reward_model', folder, mesh, rules, model,
                     tokenizers.load(config.tokenizer),
                     launch.make_fingerprint(config, model))
-  job = reward_forms.as_trained(config, base)
+  job = reward_model_forms.as_trained(config, base)
   parts = launch.num_microbatches(config, mesh)
   optimizer = optimizers.make_optimizer('sgd', 0.0)
   if config.lora.rank:  # on the parameters that it began with
-    found, _ = reward_forms.initial_state(
+    found, _ = reward_model_forms.initial_state(
         config, base, job, optimizer,
         states.named_keys(config.seed, 'init', 'sample', 'update', 'head'))
   else:
@@ -187,7 +187,7 @@ def load(folder: str | pathlib.Path, mesh, rules, *, step: int = -1,
     step = saver.latest_step() if step < 0 else step
     params = saver.restore_params(found.params, step)
   score = training.make_score_fn(
-      reward_forms.make_forward(config, base), num_microbatches=parts,
+      reward_model_forms.make_forward(config, base), num_microbatches=parts,
       batch_sharding=sharding.batch(mesh))
   return Loaded(config.form, asked(config, job, score, params, parts, heads),
                 folder, step)

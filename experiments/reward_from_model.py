@@ -19,7 +19,7 @@ from typing import Callable
 import numpy as np
 
 from experiments import responses
-from experiments import reward_models
+from experiments import trained_reward
 from rljax.agents import pair_judge
 from rljax.rewards import model_based
 from rljax.training import reward as training
@@ -47,8 +47,8 @@ def create(config, job) -> Callable | None:
   options = config.reward_model
   if not options.run:
     return None
-  loaded = reward_models.load(options.run, job.mesh, job.rules,
-                              step=options.step, heads=options.heads)
+  loaded = trained_reward.load(options.run, job.mesh, job.rules,
+                               step=options.step, heads=options.heads)
   if loaded.form == 'judge':
     if options.normalize:
       raise ValueError('Expected reward_model.normalize=False with a judge, '

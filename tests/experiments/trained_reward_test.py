@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import reward_models
+from experiments import trained_reward
 from rljax import models
 from rljax import sharding
 from rljax.data import tokenizer as tokenizers
@@ -39,7 +39,7 @@ def scorer(variant='tiny_dense', candidates=4, heads=1, tokenizer=None):
     asked.append(batch)
     return score(params, batch)
 
-  return reward_models.Scorer(
+  return trained_reward.Scorer(
       tokenizer or tokenizers.ByteTokenizer(), noted, params,
       dict(num_rows=4, row_length=_ROW, lists_per_row=4,
            num_candidates=candidates), _ROW), asked
@@ -89,7 +89,7 @@ class ScorerTest(parameterized.TestCase):
 
   def test_a_stop_token_at_the_end_is_where_it_belongs(self):
     tokenizer = judge_labels_test.bpe([])
-    text = lambda response: reward_models.Scorer(
+    text = lambda response: trained_reward.Scorer(
         tokenizer, None, None, {}, _ROW)._text('Is it?', response, True)
     np.testing.assert_array_equal(text('yes<|end|>'), text('yes'))
     self.assertIsNone(text('yes<|end|>no'))
@@ -116,7 +116,7 @@ class ListsTest(parameterized.TestCase):
     texts = [None if prompt == '-' else np.array([1, ord(prompt), i])
              for i, prompt in enumerate(prompts)]
     self.assertEqual(
-        reward_models.in_lists(prompts, texts, room, most), expected)
+        trained_reward.in_lists(prompts, texts, room, most), expected)
 
 
 if __name__ == '__main__':
