@@ -31,8 +31,8 @@ import numpy as np
 
 from experiments import critics
 from experiments import launch
+from experiments import policy_pieces
 from experiments import starting_params
-from experiments import train_policy
 from rljax import losses
 from rljax import models
 from rljax import rollout
@@ -148,7 +148,7 @@ def update_stage(config, model, optimizer, mesh, state) -> Stage:
   update = updates.make_update_fn(
       forwards.compose(
           forwards.make_forward(model, sampling.make_params(
-              **train_policy.sampling_options(config))),
+              **policy_pieces.sampling_options(config))),
           objective.loss, **config.regularize),
       optimizer, num_microbatches=2, batch_sharding=rows,
       state_sharding=jax.tree.map(lambda x: x.sharding, state))

@@ -11,6 +11,10 @@ Reference: DPO (arXiv 2305.18290); TGDPO (arXiv 2506.14574).
 """
 from __future__ import annotations
 
+from typing import Any
+from typing import Callable
+from typing import NamedTuple
+
 import jax
 
 from experiments import launch
@@ -36,81 +40,43 @@ from rljax.training import state as states
 from rljax.training import update as updates
 
 
+class Pieces(NamedTuple):
+  """What the loop is made of, beside the state."""
+  layout: preference.Layout
+  examples: Any
+  batches: preference_pairs.Batches
+  score: Callable
+  update: Callable
+  judge: Callable   # params -> summary of the held-out pairs
+
+
 def run(config, workdir: str) -> states.TrainState:
-  """Builds the pieces, then writes the algorithm out as a loop."""
+  """Builds the pieces, trains, and measures before and after."""
   job = launch.start(config, workdir, 'preference')
   layout = preference_pairs.make_layout(config, job)
   config = run_folder.claim(config, job.workdir)
   keys = states.named_keys(config.seed, 'init', 'update')
   optimizer = optimizers.make_optimizer(**config.optimizer)
   objective = losses.get('preference', **config.loss)
-  loss = preference.reported(objective.loss)
   data = preference_pairs.open_data(config, job)
-  examples = pipeline.prompts(
-      records_lib.source(data.name, data.train), seed=config.seed,
-      **launch.share(config.data.examples_per_step))
 
   with (logging.CompilationCounter() as counter,
         sharding.use(job.mesh, job.rules),
         checkpoint.Checkpointer(job.workdir / 'checkpoints',
                                 fingerprint=job.fingerprint,
                                 **config.checkpoint) as saver):
-    micro = dict(num_microbatches=layout.num_microbatches,
-                 batch_sharding=sharding.batch(job.mesh))
-    forward = forwards.make_forward(job.model)
-    score = forwards.make_score_fn(forward, **micro)
-    by_pair = preference.make_by_pair(loss)
-    state, state_sharding = starting_params.initial_state(
-        config, job, optimizer, keys['init'])
-    made = preference_pairs.make_batches(
-        config, job, layout, data, objective.reads, forward, score,
-        state.params)
-    judge = lambda params: preference_pairs.summary(preference.evaluate(
-        data.held_out, config.data.examples_per_step, made.judged, score,
-        by_pair, params), config.seed)
-    update = updates.make_update_fn(
-        forwards.compose(forward, loss, **config.regularize),
-        optimizer, router_bias_rate=config.router_bias_rate,
-        takes_reference=bool(made.live), state_sharding=state_sharding, **micro)
-
-    progress = {'stage': job.title, 'examples': examples.get_state(),
-                'seconds': {}, 'before': {}}
-    state, progress = saver.restore_or(state, progress)
-    examples.set_state(progress['examples'])
-    clock = reporting.Clock(progress['seconds'])
-    before = progress['before'] or judge(state.params)
-    first, waiting = int(state.step), None
-
-    with (preemption.Preemption() as stop,
-          logging.MetricWriter(job.workdir, first,
-                               last_checkpoint=saver.latest_path) as writer):
-      for step in logging.progress(range(first, config.num_steps), job.title):
-        with clock('pack'):
-          pairs = processes.gather_own(next(examples))
-          batch, _ = made.make(pairs, state.params)
-        with clock('update'):
-          if config.regularize.balance_coef and layout.num_microbatches > 1:
-            # The balance loss needs the load of the step, not of a part of it.
-            batch = batches.with_load(batch, score, state.params)
-          state, metrics = update(state, batch, keys['update'], *made.live)
-          # For the step before: meanwhile this one is queued.
-          jax.block_until_ready(waiting)
-          waiting = metrics['loss']
-        report = {
-            'train_tokens': float((batch.segment_BT > 0).sum()),
-            'response_tokens': float(batch.mask_BT.sum()),
-            'row_fill': packing.row_fill(batch.segment_BT,
-                                         layout.num_microbatches)}
-        writer.write(step, metrics | report | clock.rates(report))
-        progress = {'stage': job.title, 'examples': examples.get_state(),
-                    'seconds': clock.seconds, 'before': before}
-        run_folder.save(saver, writer, stop, state, step, metrics, progress,
-                        last=step + 1 == config.num_steps)
-      saver.wait()  # a request that comes meanwhile counts
-      run_folder.leave_if_asked(stop, saver)
+    pieces, state = build(config, job, layout, data, objective, optimizer,
+                          keys['init'])
+    state, progress = saver.restore_or(state, {
+        'stage': job.title, 'examples': pieces.examples.get_state(),
+        'seconds': {}, 'before': {}})
+    clock, first = reporting.Clock(progress['seconds']), int(state.step)
+    before = progress['before'] or pieces.judge(state.params)
+    state = train(config, job, pieces, state, progress | {'before': before},
+                  clock, saver, keys['update'])
     if first >= config.num_steps and reporting.has_report(job):
       return state  # nothing was left to do: the report of that run stays
-    after = judge(state.params)
+    after = pieces.judge(state.params)
   sections = {
       'data': data.counts, 'held_out': {'before': before, 'after': after},
       'curves': reporting.curves(job, (
@@ -120,6 +86,67 @@ def run(config, workdir: str) -> states.TrainState:
       'step': reporting.step_seconds(job)}
   reporting.finish(job, config, clock, counter, sections,
                    reporting.training_plots(job, plots.PREFERENCE_PANELS))
+  return state
+
+
+def build(config, job, layout, data, objective, optimizer,
+          key) -> tuple[Pieces, states.TrainState]:
+  """The pieces, and the state to begin with."""
+  loss = preference.reported(objective.loss)
+  examples = pipeline.prompts(
+      records_lib.source(data.name, data.train), seed=config.seed,
+      **launch.share(config.data.examples_per_step))
+  micro = dict(num_microbatches=layout.num_microbatches,
+               batch_sharding=sharding.batch(job.mesh))
+  forward = forwards.make_forward(job.model)
+  score = forwards.make_score_fn(forward, **micro)
+  by_pair = preference.make_by_pair(loss)
+  state, state_sharding = starting_params.initial_state(
+      config, job, optimizer, key)
+  made = preference_pairs.make_batches(
+      config, job, layout, data, objective.reads, forward, score, state.params)
+  judge = lambda params: preference_pairs.summary(preference.evaluate(
+      data.held_out, config.data.examples_per_step, made.judged, score, by_pair,
+      params), config.seed)
+  update = updates.make_update_fn(
+      forwards.compose(forward, loss, **config.regularize),
+      optimizer, router_bias_rate=config.router_bias_rate,
+      takes_reference=bool(made.live), state_sharding=state_sharding, **micro)
+  return Pieces(layout, examples, made, score, update, judge), state
+
+
+def train(config, job, pieces: Pieces, state: states.TrainState, progress,
+          clock, saver, key) -> states.TrainState:
+  """The algorithm: pack, update, save."""
+  parts, examples = pieces.layout.num_microbatches, pieces.examples
+  examples.set_state(progress['examples'])
+  first, waiting = int(state.step), None
+  with (preemption.Preemption() as stop,
+        logging.MetricWriter(job.workdir, first,
+                             last_checkpoint=saver.latest_path) as writer):
+    for step in logging.progress(range(first, config.num_steps), job.title):
+      with clock('pack'):
+        pairs = processes.gather_own(next(examples))
+        batch, _ = pieces.batches.make(pairs, state.params)
+      with clock('update'):
+        if config.regularize.balance_coef and parts > 1:
+          # The balance loss needs the load of the step, not of a part of it.
+          batch = batches.with_load(batch, pieces.score, state.params)
+        state, metrics = pieces.update(state, batch, key, *pieces.batches.live)
+        # For the step before: meanwhile this one is queued.
+        jax.block_until_ready(waiting)
+        waiting = metrics['loss']
+      report = {
+          'train_tokens': float((batch.segment_BT > 0).sum()),
+          'response_tokens': float(batch.mask_BT.sum()),
+          'row_fill': packing.row_fill(batch.segment_BT, parts)}
+      writer.write(step, metrics | report | clock.rates(report))
+      progress = progress | {'examples': examples.get_state(),
+                             'seconds': clock.seconds}
+      run_folder.save(saver, writer, stop, state, step, metrics, progress,
+                      last=step + 1 == config.num_steps)
+    saver.wait()  # a request that comes meanwhile counts
+    run_folder.leave_if_asked(stop, saver)
   return state
 
 

@@ -14,6 +14,7 @@ from configs import common
 from experiments import evaluate_rewards
 from experiments import gan_rounds
 from experiments import launch
+from experiments import policy_pieces
 from experiments import preference_pairs
 from experiments import responses
 from experiments import reward_model_forms
@@ -135,7 +136,7 @@ def built(family, config):
     plain.optimizer.learning_rate = 1.0
     if family == 'policy':
       plain.packing.select = dict(token_budget=1)
-      plain.rollout = dict(train_policy.sampling_options(config),
+      plain.rollout = dict(policy_pieces.sampling_options(config),
                            max_new_tokens=1)
     sections = ('model', 'loss', 'regularize', 'optimizer', 'packing',
                 *(['rollout'] if family == 'policy' else []))
@@ -233,7 +234,7 @@ def update_by_shapes(family, num_microbatches, config):
   else:
     batch = SupervisedBatch(**inputs, weight_BT=floats, share_BT=floats,
                             load_BLE=load)
-  sampled = sampling.make_params(**train_policy.sampling_options(
+  sampled = sampling.make_params(**policy_pieces.sampling_options(
       config)) if family == 'policy' else None
   loss = forwards.compose(forwards.make_forward(model, sampled),
                           objective.loss, **config.regularize)

@@ -180,9 +180,9 @@ FAULTS = (
           'keep_P[np.flatnonzero(failed_P)[rescued_F]] = False', 'pass',
           'tests/experiments/guided_test.py'),
     Fault('a group that waited passes for a new one',
-          'experiments/train_policy.py',
+          'experiments/policy_draws.py',
           'recorded_PG=np.ones_like(memory', 'recorded_PG=np.zeros_like(memory',
-          'tests/experiments/train_policy_test.py'),
+          'tests/experiments/policy_draws_test.py'),
     # Packing.
     Fault('budget off by one', 'rljax/packing/budget.py',
           'stop_S[size - 1] -= excess * exact',

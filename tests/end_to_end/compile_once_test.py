@@ -10,6 +10,8 @@ import pytest
 
 from configs.pipeline import ring_lite_mini
 from experiments import launch
+from experiments import policy_batches
+from experiments import policy_pieces
 from experiments import prompt_records
 from experiments import responses
 from experiments import train_policy
@@ -80,8 +82,8 @@ class Watcher:
   counter: metrics.CompilationCounter
   rng: np.random.Generator
   sample: object = responses.sample
-  pack: object = train_policy.select_and_pack
-  build: object = train_policy.make_stages
+  pack: object = policy_batches.select_and_pack
+  build: object = policy_pieces.make_stages
   compilations: list = dataclasses.field(default_factory=list)
   lengths: list = dataclasses.field(default_factory=list)
   rows: list = dataclasses.field(default_factory=list)
@@ -113,9 +115,9 @@ class Watcher:
     with contextlib.ExitStack() as stack:
       for place, name, new in (
           (responses, 'sample', self.sampled),
-          (train_policy, 'select_and_pack', self.packed),
-          (train_policy, 'make_stages', self.built),
-          (train_policy.rewards, 'create',
+          (policy_batches, 'select_and_pack', self.packed),
+          (policy_pieces, 'make_stages', self.built),
+          (policy_pieces.rewards, 'create',
            lambda **options: contextlib.nullcontext(CoinScorer())),
           (prompt_records.sources, 'open_source', lambda **options: problems()),
           (launch.tokenizers, 'load', lambda name: Tokenizer())):

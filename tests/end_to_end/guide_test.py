@@ -9,6 +9,8 @@ import pytest
 
 from configs.policy import guide_tiny
 from experiments import launch
+from experiments import policy_batches
+from experiments import policy_pieces
 from experiments import train_policy
 from rljax.data import tokenizer as tokenizers
 from rljax.training import metrics
@@ -55,7 +57,7 @@ class GuideTest(absltest.TestCase):
 
   def run_script(self, config, name):
     """The script; returns its state, metrics and the rows of all steps."""
-    rows, pack = [], train_policy.select_and_pack
+    rows, pack = [], policy_batches.select_and_pack
     config.data.source.data_dir = str(self.folder / 'data')
 
     def packed(*arguments):
@@ -65,8 +67,8 @@ class GuideTest(absltest.TestCase):
 
     with contextlib.ExitStack() as stack:
       for place, attribute, new in (
-          (train_policy, 'select_and_pack', packed),
-          (train_policy.rewards, 'create',
+          (policy_batches, 'select_and_pack', packed),
+          (policy_pieces.rewards, 'create',
            lambda **options: contextlib.nullcontext(OnlyWithHint())),
           (launch.tokenizers, 'load', lambda name: Tokenizer())):
         stack.enter_context(mock.patch.object(place, attribute, new))

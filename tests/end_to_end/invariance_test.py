@@ -13,6 +13,8 @@ import optax
 
 from configs.pipeline import ring_lite_mini
 from experiments import launch
+from experiments import policy_batches
+from experiments import policy_pieces
 from experiments import responses
 from experiments import train_policy
 from rljax import losses
@@ -57,10 +59,10 @@ def sgd_step(mesh, *, row_length, num_rows, num_microbatches):
   with sharding.use(mesh, job.rules):
     state, state_sharding = states.init_state(
         model, optimizer, jax.random.key(0), mesh, job.rules, params=params)
-    stages = train_policy.make_stages(config, job, objective, optimizer,
-                                      state_sharding, num_microbatches)
-    rows, report = train_policy.select_and_pack(config, graded(), 0,
-                                                num_microbatches)
+    stages = policy_pieces.make_stages(config, job, objective, optimizer,
+                                       state_sharding, num_microbatches)
+    rows, report = policy_batches.select_and_pack(config, graded(), 0,
+                                                  num_microbatches)
     batch = batches.policy_batch(
         rows, stages.token_weights(rows), packing.policy_shares(
             rows.segment_BT), stages.score, state.params, reference)

@@ -9,6 +9,7 @@ import pytest
 
 from configs.policy import ppo_tiny
 from experiments import launch
+from experiments import policy_pieces
 from experiments import train_policy
 from rljax.data import tokenizer as tokenizers
 from rljax.training import checkpoint
@@ -59,7 +60,7 @@ class PpoTest(absltest.TestCase):
     config.data.source.data_dir = str(self.folder / 'data')
     with contextlib.ExitStack() as stack:
       for place, attribute, new in (
-          (train_policy.rewards, 'create',
+          (policy_pieces.rewards, 'create',
            lambda **options: contextlib.nullcontext(ByLength())),
           (launch.tokenizers, 'load', lambda name: Tokenizer()), *patches):
         stack.enter_context(mock.patch.object(place, attribute, new))

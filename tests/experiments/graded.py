@@ -1,6 +1,7 @@
 """Graded responses made by hand, and a verifier that reads them."""
 import numpy as np
 
+from configs.pipeline import ring_lite_mini
 from experiments import responses
 from rljax.types import RewardResult
 from tests.packing import rollouts
@@ -26,6 +27,19 @@ def make(reward_PG, length_PG=None, statuses=None) -> responses.Graded:
       reward_PG=np.array([r or 0 for r in rewards], np.float32).reshape(shape),
       valid_PG=np.array([r is not None for r in rewards]).reshape(shape),
       correct_PG=np.array([r == 1 for r in rewards]).reshape(shape))
+
+
+def policy_config(**changes):
+  """Of a policy run: two groups of two, of 8 tokens at most."""
+  config = ring_lite_mini.get_config('smoke').rl[0]
+  config.data.prompts_per_step = 2
+  config.rollout.update(samples_per_prompt=2, max_new_tokens=8,
+                        max_prompt_length=8)
+  config.data.max_prompt_length = 8
+  config.packing.update(row_length=16, num_rows=8)
+  config.packing.select.token_budget = 12
+  config.update(changes)
+  return config
 
 
 def result(correct, entropy=0.4, domains=None, graded=4):
