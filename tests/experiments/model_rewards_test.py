@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import pathlib
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -12,6 +13,7 @@ from configs.policy import c3po_tiny
 from experiments import make_pairs
 from experiments import model_rewards
 from experiments import responses
+from experiments import reward_models
 from rljax.agents import pair_judge
 from rljax.data import tokenizer as tokenizers
 from rljax.rewards import model_based
@@ -155,6 +157,22 @@ class RankingTest(parameterized.TestCase):
     np.testing.assert_array_equal(found.valid_PG.all(axis=1),
                                   [False, True, True])
     self.assertFalse(found.valid_PG[0].any())
+
+  @parameterized.parameters(*pair_judge.RANKINGS)
+  def test_the_config_chooses(self, ranking):
+    config, job = self.config(ranking), mock.Mock()
+    load = lambda form: mock.patch.object(
+        reward_models, 'load', lambda *_, **__: reward_models.Loaded(
+            form, self.judge(), pathlib.Path(), 1))
+    with load('judge'):
+      found = model_rewards.create(config, job)(self.graded(), Draw([]))
+    np.testing.assert_array_equal(
+        found.reward_PG, model_rewards.by_ranking(
+            self.graded(), Draw([]), self.judge(), ranking,
+            'probability').reward_PG)
+    with load('scores'):
+      with self.assertRaisesRegex(ValueError, f'compares nothing.*{ranking}'):
+        model_rewards.create(config, job)
 
   def test_calls_without_a_ranking(self):
     self.assertEqual(
