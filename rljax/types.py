@@ -37,6 +37,7 @@ class PackedRows:
   mask_BT: Array          # bool; response tokens that enter the loss
   advantage_BT: Array     # float32; 0 outside the responses
   sampled_logp_BT: Array  # float32; as recorded by the sampler
+  response_BT: Array      # bool; response tokens, in the loss or not
   num_responses: Array    # int32 scalar; responses with a token in the loss
   token_budget: int = struct.field(pytree_node=False)         # Φ, whole step
   max_response_length: int = struct.field(pytree_node=False)  # tokens

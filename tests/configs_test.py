@@ -221,7 +221,8 @@ def update_by_shapes(family, num_microbatches, config):
   inputs = dict(tokens_BT=ints, position_BT=ints, segment_BT=ints)
   if family == 'policy':
     weights = jax.eval_shape(objective.token_weights, PackedRows(
-        **inputs, mask_BT=flags, advantage_BT=floats, sampled_logp_BT=floats,
+        **inputs, mask_BT=flags, response_BT=flags,
+        advantage_BT=floats, sampled_logp_BT=floats,
         num_responses=jax.ShapeDtypeStruct((), jnp.int32),
         token_budget=config.packing.select.token_budget,
         max_response_length=config.rollout.max_new_tokens))

@@ -36,12 +36,12 @@ import jax.numpy as jnp
 from rljax.ops import sampling
 from rljax.ops import vocabulary
 
-_BLOCK = (1024, 2048)
+_BLOCK = (512, 2048)
 
 
 @struct.dataclass
 class TokenScores:
-  """All float32, in nats; 0 where nothing predicts the token."""
+  """All float32, in nats; 0 where nothing predicts a token or asks for it."""
   logp_BT: jax.Array
   entropy_BT: jax.Array
   kl_BT: jax.Array | None  # policy ‖ reference; None without a reference
@@ -54,6 +54,7 @@ def score(
     segment_BT: jax.Array,
     params: sampling.SamplingParams | None = None,
     *,
+    asked_BT: jax.Array | None = None,
     truncated: bool = True,
     reference: vocabulary.Projection | None = None,
     block: tuple[int, int] = _BLOCK,
@@ -67,6 +68,8 @@ def score(
       are 0 there, and on padding.
     params: of the sampler; None is temperature 1 and the whole vocabulary.
       Temperature 0 leaves one possible token: all results are 0.
+    asked_BT: bool; tokens to be scored: others get 0 and cost nothing. None
+      stands for all.
     truncated: False is the caller's word that top_k, top_p and min_p are off,
       which saves looking.
     reference: of another model of the same vocabulary, at the same temperature
@@ -90,16 +93,16 @@ def score(
   if params is None:
     params, truncated = sampling.make_params(), False
   plan = vocabulary.make_plan(policy, block, truncated)
-  # Shift the small results, not the hidden states: a slice would copy them.
-  next_BT = jnp.roll(tokens_BT, -1, axis=1)
-  found = vocabulary.sums(plan, policy, reference, next_BT, params)
-
   previous_BT = jnp.roll(segment_BT, 1, axis=1).at[:, 0].set(0)
   has_context_BT = (segment_BT == previous_BT) & (segment_BT > 0)
   counts_BT = has_context_BT & (jnp.asarray(params.temperature) > 0)
-  at_token = lambda x_BT: jnp.where(
-      counts_BT, jnp.roll(x_BT, 1, axis=1), 0.0)
-  found = jax.tree.map(at_token, found)
+  if asked_BT is not None:
+    counts_BT &= asked_BT
+  # Shift what is small, not the hidden states: a slice would copy them.
+  next_BT, asked_BT = (jnp.roll(x_BT, -1, axis=1)
+                       for x_BT in (tokens_BT, counts_BT))
+  found = vocabulary.sums(plan, policy, reference, next_BT, asked_BT, params)
+  found = jax.tree.map(lambda x_BT: jnp.roll(x_BT, 1, axis=1), found)
   return TokenScores(found['logp'], found['entropy'], found.get('kl'),
                      found.get('ref_kl'))
 

@@ -1,7 +1,7 @@
 """Sums over a vocabulary, block by block and shard by shard; see `logprobs`.
 
 Tokens are [B, T] outside, where they may be split over devices, and a flat M
-inside, a chunk of them at a time.
+inside, a chunk of those asked for at a time.
 """
 from __future__ import annotations
 
@@ -105,28 +105,29 @@ def _dividing(mesh, axes, size: int) -> tuple[str, ...]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def sums(plan: Plan, policy: Projection, reference: Projection | None,
-         target_BT: jax.Array, params: sampling.SamplingParams) -> dict:
+         target_BT: jax.Array, asked_BT: jax.Array,
+         params: sampling.SamplingParams) -> dict:
   """By name: logp, entropy, and kl and ref_kl with a reference; each [B, T].
 
-  Gradients reach the policy alone.
+  All are 0 where `asked_BT` is False. Gradients reach the policy alone.
   """
-  return _forward(plan, policy, reference, target_BT, params)[0]
+  return _forward(plan, policy, reference, target_BT, asked_BT, params)[0]
 
 
-def _forward(plan, policy, reference, target_BT, params):
-  found = _on_mesh(plan, _forward_local, policy, reference,
-                   dict(target=target_BT), params)
+def _forward(plan, policy, reference, target_BT, asked_BT, params):
+  tokens = dict(target=target_BT, asked=asked_BT)
+  found = _on_mesh(plan, _forward_local, policy, reference, tokens, params)
   results = {name: found[name] for name in ('logp', 'entropy', 'kl', 'ref_kl')
              if name in found}
-  return results, (policy, reference, target_BT, params, found)
+  return results, (policy, reference, tokens, params, found)
 
 
 def _backward(plan, residuals, given):
-  policy, reference, target_BT, params, found = residuals
+  policy, reference, tokens, params, found = residuals
   grads = _on_mesh(plan, _backward_local, policy, reference,
-                   dict(target=target_BT, found=found, given=given), params,
+                   tokens | dict(found=found, given=given), params,
                    returns_projection=True)
-  return grads, None, None, None
+  return grads, None, None, None, None
 
 
 sums.defvjp(_forward, _backward)
@@ -352,21 +353,45 @@ def _tokens(policy, reference, tokens):
 
 
 def _by_chunks(plan, chunk, carry, tokens_BT):
-  """Scans chunks of about equal size; tokens and results are [B, T]."""
-  rows, length = tokens_BT['target'].shape
-  count = _count(rows * length, plan.block[0])
-  size = _count(rows * length, count)
+  """Scans the tokens asked for, in chunks of one size; 0 for all others.
 
-  def split(x):
-    x = x.reshape(rows * length, *x.shape[2:])
-    pad = [(0, count * size - rows * length)] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, pad).reshape(count, size, *x.shape[1:])
+  Tokens and results are [B, T]. As the number of chunks is fixed, the last ones
+  may be left without a token: they cost nothing.
+  """
+  asked_BT = tokens_BT['asked']
+  count = _count(asked_BT.size, plan.block[0])
+  size = _count(asked_BT.size, count)
+  asked_M = asked_BT.ravel()
+  tokens = jax.tree.map(
+      lambda x: x.reshape(asked_BT.size, *x.shape[2:]), tokens_BT)
+  # Nothing at all stands behind the last token.
+  index_M = jnp.nonzero(asked_M, size=count * size,
+                        fill_value=asked_BT.size)[0]
+
+  def run(carry, index_M):
+    return chunk(carry, jax.tree.map(
+        lambda x: jnp.take(x, index_M, axis=0, mode='fill', fill_value=0),
+        tokens))
+
+  def skip(carry, index_M):
+    shapes = jax.eval_shape(run, carry, index_M)[1]
+    return carry, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+  def step(carry, part):
+    index_M, is_live = part
+    return jax.lax.cond(is_live, run, skip, carry, index_M)
+
+  # Of a token among those asked for; others find nothing.
+  place_M = jnp.where(asked_M, jnp.cumsum(asked_M) - 1, count * size)
 
   def join(x):
-    x = x.reshape(count * size, *x.shape[2:])[:rows * length]
-    return x.reshape(rows, length, *x.shape[1:])
+    x = jnp.take(x.reshape(count * size, *x.shape[2:]), place_M, axis=0,
+                 mode='fill', fill_value=0)
+    return x.reshape(*asked_BT.shape, *x.shape[1:])
 
-  carry, found = jax.lax.scan(chunk, carry, jax.tree.map(split, tokens_BT))
+  carry, found = jax.lax.scan(
+      step, carry, (index_M.reshape(count, size),
+                    jnp.arange(count) * size < jnp.sum(asked_M)))
   return carry, jax.tree.map(join, found)
 
 

@@ -49,7 +49,7 @@ def pack(
   shape_BT = (num_rows, row_length)
   tokens_BT, position_BT, segment_BT = (
       np.zeros(shape_BT, np.int32) for _ in range(3))
-  mask_BT = np.zeros(shape_BT, bool)
+  mask_BT, response_BT = (np.zeros(shape_BT, bool) for _ in range(2))
   advantage_BT, sampled_logp_BT = (
       np.zeros(shape_BT, np.float32) for _ in range(2))
   experts_BTLX = _no_routes(rollout, shape_BT)
@@ -65,6 +65,7 @@ def pack(
     segment_BT[row, begin:end] = 1 + r
     t = np.arange(stored)
     mask_BT[row, middle:end] = selection_lib.keeps(t, start, stop)
+    response_BT[row, middle:end] = True
     advantage_BT[row, middle:end] = advantage_R[r]
     sampled_logp_BT[row, middle:end] = rollout.logp_PGT[p, g, :stored]
     if experts_BTLX is not None:
@@ -72,7 +73,7 @@ def pack(
   return PackedRows(
       tokens_BT=tokens_BT, position_BT=position_BT, segment_BT=segment_BT,
       mask_BT=mask_BT, advantage_BT=advantage_BT,
-      sampled_logp_BT=sampled_logp_BT,
+      sampled_logp_BT=sampled_logp_BT, response_BT=response_BT,
       num_responses=np.asarray(chosen.size, np.int32),
       token_budget=selection.token_budget,
       max_response_length=max_response_length, experts_BTLX=experts_BTLX)

@@ -23,6 +23,7 @@ class ModelInputs:
   share_BT: Array
   experts_BTLX: Array | None = None  # to replay
   prefix_BT: Array | None = None     # as in PreferenceBatch
+  asked_BT: Array | None = None      # bool; tokens to be scored; None: all
 
 
 def policy_batch(rows: PackedRows, weight_BT, share_BT, score: Callable,
@@ -48,7 +49,7 @@ def policy_batch(rows: PackedRows, weight_BT, share_BT, score: Callable,
   _check_replay(replay, rows)
   experts_BTLX = rows.experts_BTLX if replay == 'rollout' else None
   inputs = ModelInputs(rows.tokens_BT, rows.position_BT, rows.segment_BT,
-                       share_BT, experts_BTLX)
+                       share_BT, experts_BTLX, asked_BT=rows.response_BT)
   old_logp_BT, _, load_LE, *recomputed = score(params, inputs)
   ref_logp_BT = None
   if reference is not None:
@@ -100,9 +101,11 @@ def _unrecorded(experts_BTLX) -> np.ndarray | None:
 
 def inputs(batch: SupervisedBatch | PreferenceBatch) -> ModelInputs:
   """What the model reads of a batch."""
+  is_pairs = isinstance(batch, PreferenceBatch)
   return ModelInputs(
       batch.tokens_BT, batch.position_BT, batch.segment_BT, batch.share_BT,
-      prefix_BT=batch.prefix_BT if isinstance(batch, PreferenceBatch) else None)
+      prefix_BT=batch.prefix_BT if is_pairs else None,
+      asked_BT=batch.mask_BT if is_pairs else batch.weight_BT != 0)
 
 
 def with_load(batch: SupervisedBatch | PreferenceBatch, score: Callable,

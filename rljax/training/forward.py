@@ -33,8 +33,10 @@ from rljax.ops import pairs
 from rljax.ops import routes
 from rljax.ops import sampling
 from rljax.training import microbatch
+from rljax.types import PolicyBatch
 from rljax.types import PreferenceBatch
 from rljax.types import RouterStats
+from rljax.types import SupervisedBatch
 
 
 @struct.dataclass
@@ -50,9 +52,9 @@ def make_forward(model: nn.Module,
                  sampled: sampling.SamplingParams | None = None) -> Callable:
   """Builds `forward(params, batch, reference=None) -> Scores`.
 
-  `batch` is any record with tokens_BT, position_BT, segment_BT and share_BT;
-  one with experts_BTLX has its routes replayed, one with prefix_BT its prompts
-  shared. `reference` are parameters of the same model, from which the
+  `batch` is that of an objective, of which the tokens in the loss are scored, or
+  `batch.ModelInputs`, which says itself which ones; one with experts_BTLX has
+  its routes replayed, one with prefix_BT its prompts shared. `reference` are parameters of the same model, from which the
   divergence is taken, token by token over the whole vocabulary; they get no
   gradient.
 
@@ -77,9 +79,19 @@ def make_forward(model: nn.Module,
     other = None if reference is None else run(
         jax.lax.stop_gradient(reference), batch, None).head
     found = logprobs.score(out.head, batch.tokens_BT, batch.segment_BT,
-                           sampled, truncated=truncated, reference=other)
+                           sampled, asked_BT=_asked(batch),
+                           truncated=truncated, reference=other)
     return Scores(found.logp_BT, found.entropy_BT, out.router, found.ref_kl_BT)
   return forward
+
+
+def _asked(batch) -> jax.Array | None:
+  """The tokens that an objective looks at; None is every one."""
+  if isinstance(batch, PreferenceBatch):
+    return batch.mask_BT
+  if isinstance(batch, (PolicyBatch, SupervisedBatch)):
+    return batch.weight_BT != 0
+  return batch.asked_BT
 
 
 def make_score_fn(forward: Callable, *, num_microbatches: int = 1,

@@ -32,21 +32,21 @@ class CandidatesTest(absltest.TestCase):
   def test_responses_are_cut_to_one_number_of_tokens(self):
     prompt = len(BYTES.apply_chat_template(record('', '')['prompt'], True))
     found, status = candidates.texts(
-        BYTES, record('x' * 50, 'y' * 60, 'z' * 3), 3 * prompt + 34)
+        BYTES, record('x' * 50, 'y' * 60, 'z' * 3), prompt + 34)
     self.assertEqual(status, 'cut')
     # 4 for 'zzz' and its end, 15 for each of the others.
     self.assertEqual([len(text) - prompt for text in found.texts], [15, 15, 4])
 
   def test_what_is_left_out(self):
-    self.assertEqual(candidates.texts(BYTES, record('a', 'b'), 20),
-                     (None, 'no_room'))
     prompt = len(BYTES.apply_chat_template(record('', '')['prompt'], True))
+    self.assertEqual(candidates.texts(BYTES, record('a', 'b'), prompt + 1),
+                     (None, 'no_room'))
     self.assertEqual(
         candidates.texts(BYTES, record('same here', 'same there'),
-                         2 * prompt + 8), (None, 'same_after_cut'))
+                         prompt + 8), (None, 'same_after_cut'))
     kept, counts = candidates.all_of(
         [record('a', 'b'), record('x' * 99, 'y' * 99), record('a', 'a')],
-        lambda one: candidates.texts(BYTES, one, 2 * prompt + 8))
+        lambda one: candidates.texts(BYTES, one, prompt + 8))
     self.assertLen(kept, 2)
     self.assertEqual(counts, dict(whole=1, cut=1, no_room=0, same_after_cut=1,
                                   special_token_inside=0))

@@ -24,7 +24,7 @@ def random_rows(seed=0):
       # Token 0 occurs inside responses: masks, not ids, say what is padding.
       tokens_BT=rng.integers(0, 2, segment_BT.shape).astype(np.int32),
       position_BT=np.zeros_like(segment_BT), segment_BT=segment_BT,
-      mask_BT=mask_BT,
+      mask_BT=mask_BT, response_BT=segment_BT > 0,
       advantage_BT=rng.normal(size=segment_BT.shape).astype(np.float32),
       sampled_logp_BT=np.zeros(segment_BT.shape, np.float32),
       num_responses=np.int32(len(np.unique(segment_BT[mask_BT]))),

@@ -118,6 +118,43 @@ class BlockTest(parameterized.TestCase):
       np.testing.assert_allclose(np.asarray(x, np.float64), y,
                                  atol=0.02 * np.abs(y).max())
 
+  @parameterized.product(share=(0.0, 0.3, 1.0), block=((5, 7), (1_000, 9)))
+  def test_tokens_that_nobody_asks_for(self, share, block):
+    # Values and gradients are those of all tokens, with 0 in the other places:
+    # as if no loss had looked there.
+    (policy, reference), tokens_BT, segment_BT, given = example()
+    asked_BT = np.random.default_rng(1).random(tokens_BT.shape) < share
+    options = dict(reference=reference, block=block)
+    params = sampling.make_params(temperature=0.8, top_p=0.7)
+    got, grads = value_and_grads(policy, given, tokens_BT, segment_BT,
+                                 params=params, asked_BT=asked_BT, **options)
+    want, want_grads = value_and_grads(
+        policy, {name: x_BT * asked_BT for name, x_BT in given.items()},
+        tokens_BT, segment_BT, params=params, **options)
+    for name, x_BT in want.items():
+      np.testing.assert_allclose(got[name], np.where(asked_BT, x_BT, 0),
+                                 atol=1e-6, err_msg=name)
+    for x, y in zip(jax.tree.leaves(grads), jax.tree.leaves(want_grads),
+                    strict=True):
+      np.testing.assert_allclose(x, y, atol=1e-5)
+
+  def test_tokens_that_nobody_asks_for_are_not_looked_at(self):
+    (policy, _), tokens_BT, segment_BT, given = example()
+    asked_BT = np.arange(tokens_BT.shape[1])[None] % 3 == 1
+    asked_BT = np.broadcast_to(asked_BT, tokens_BT.shape)
+    # Position t - 1 predicts token t: all that is not needed is spoilt.
+    needed_BT = np.roll(asked_BT & (segment_BT > 0), -1, axis=1)
+    spoilt = policy.replace(hidden_BTD=jnp.where(
+        needed_BT[..., None], policy.hidden_BTD, jnp.nan))
+    want, _ = value_and_grads(policy, given, tokens_BT, segment_BT,
+                              asked_BT=asked_BT)
+    got, grads = value_and_grads(spoilt, given, tokens_BT, segment_BT,
+                                 asked_BT=asked_BT)
+    np.testing.assert_array_equal(got['logp'], want['logp'])
+    self.assertTrue(np.isfinite(grads.kernel_DV).all())
+    seen, _ = value_and_grads(spoilt, given, tokens_BT, segment_BT)
+    self.assertTrue(np.isnan(seen['logp']).any())
+
   @parameterized.parameters(-1e30, -1e38, -np.inf)
   def test_impossible_ids(self, lowest):
     # Whole blocks of them, first and last, in policy and reference; the drawn

@@ -102,7 +102,7 @@ class PackListsTest(parameterized.TestCase):
       ([ComparedTexts((text(1), text(2)), (0, 1, 2))], '2 texts'),
       ([ComparedTexts((text(1),), (0, 1, 2, 3))], 'num_candidates'),
       ([ComparedTexts((text(1), text()), (0, 1))], 'empty one'),
-      ([ComparedTexts((text(*range(9)), text(*range(9))), (0, 1))], '18'),
+      ([ComparedTexts((text(*range(9)), text(*range(9, 18))), (0, 1))], '18'),
       (random_lists(20), 'fit in num_rows'))
   def test_what_cannot_be_packed_is_named(self, lists, message):
     with self.assertRaisesRegex(ValueError, message):

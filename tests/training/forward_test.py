@@ -137,7 +137,12 @@ class BatchTest(absltest.TestCase):
     # Old log-probabilities come from the same parameters as the loss's.
     step = steps.example()
     score = forward.make_score_fn(forward.make_forward(step.model))
-    rows = step.batch  # has what `policy_batch` reads of packed rows
+    # What `policy_batch` reads of packed rows.
+    rows = types.SimpleNamespace(
+        tokens_BT=step.batch.tokens_BT, position_BT=step.batch.position_BT,
+        segment_BT=step.batch.segment_BT, experts_BTLX=None,
+        advantage_BT=step.batch.advantage_BT,
+        response_BT=step.batch.weight_BT > 0)
     batch = batches.policy_batch(rows, step.batch.weight_BT,
                                  step.batch.share_BT, score, step.params)
     self.assertIsNone(batch.ref_logp_BT)

@@ -154,10 +154,11 @@ class SameStepTest(parameterized.TestCase):
           pairs(), num_rows=8, row_length=ROW, pairs_per_row=4,
           share_prompt='shared' in layout, num_microbatches=2)
       found.append(packing.take(score(step.params, batch)[0], places))
-    for sides, others in zip(*found, strict=True):
-      for a, b in zip(sides, others, strict=True):
+    for pair, sides, others in zip(pairs(), *found, strict=True):
+      for mask, a, b in zip((pair.chosen_mask, pair.rejected_mask), sides,
+                            others, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-        self.assertLess(a.max(), 0)
+        np.testing.assert_array_equal(a < 0, mask)  # others are not scored
 
   def test_a_cache_and_a_prefix_do_not_go_together(self):
     step = model_of()

@@ -13,7 +13,8 @@ def make_rows(segment, mask, token_budget=100, max_response_length=8):
   return PackedRows(
       tokens_BT=np.zeros_like(segment_BT),
       position_BT=np.zeros_like(segment_BT),
-      segment_BT=segment_BT, mask_BT=mask_BT, advantage_BT=zeros_BT,
+      segment_BT=segment_BT, mask_BT=mask_BT, response_BT=mask_BT,
+      advantage_BT=zeros_BT,
       sampled_logp_BT=zeros_BT,
       num_responses=np.int32(len(np.unique(segment_BT[mask_BT]))),
       token_budget=token_budget, max_response_length=max_response_length)
