@@ -193,7 +193,8 @@ def _knockout(count: int) -> _Game:
   best = 0
   for i in range(1, count):
     ((old, new),) = yield [(best, i)]
-    best = i if new > old else best
+    if new > old:
+      best = i
   return best
 
 
