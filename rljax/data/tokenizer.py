@@ -97,11 +97,11 @@ class HuggingFaceTokenizer:
     self.stop_ids = tuple(dict.fromkeys((*eos, *extra_stop_ids)))
     has_pad = inner.pad_token_id is not None
     self.pad_id = inner.pad_token_id if has_pad else self.stop_ids[0]
-    # What no token stands for becomes the unknown one: it is of text.
+    # The unknown token stands for words, unless it ends a text as well.
+    special = {i for i, token in inner.added_tokens_decoder.items()
+               if token.special} | set(inner.all_special_ids)
     self.special_ids = frozenset(
-        {*self.stop_ids, *inner.all_special_ids,
-         *(i for i, token in inner.added_tokens_decoder.items()
-           if token.special)} - {inner.unk_token_id})
+        special - {inner.unk_token_id} | set(self.stop_ids))
 
   def encode(self, text: str) -> list[int]:
     return list(self.inner.encode(text, add_special_tokens=False))
