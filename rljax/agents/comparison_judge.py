@@ -23,7 +23,6 @@ from rljax import prompts
 from rljax.agents import language_model
 from rljax.agents import pair_judge
 from rljax.agents import verdicts
-from rljax.rewards import extraction
 
 _PREFERENCES = {'a': 1.0, 'b': 0.0, 'tie': 0.5}
 _WORDS = {word: code for code, word in enumerate(_PREFERENCES)}
@@ -89,10 +88,4 @@ def request(pair: pair_judge.Pair) -> str:
 
 def parse(reply: str) -> int:
   """Code of the verdict in the last box behind the thinking, or INVALID."""
-  tail = extraction.after_think(reply)
-  boxed = None if tail is None else extraction.last_boxed(tail)
-  if boxed is None:
-    return verdicts.INVALID
-  while match := _WRAPPED.fullmatch(boxed := boxed.strip(' .!*')):
-    boxed = match.group(1) or match.group(2) or ''
-  return _WORDS.get(boxed.casefold(), verdicts.INVALID)
+  return _WORDS.get(verdicts.boxed(reply, _WRAPPED), verdicts.INVALID)

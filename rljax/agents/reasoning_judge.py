@@ -23,7 +23,6 @@ import numpy as np
 from rljax import prompts
 from rljax.agents import language_model
 from rljax.agents import verdicts
-from rljax.rewards import extraction
 
 YES, NO, INVALID = 1, 0, verdicts.INVALID
 _WORDS = {'yes': YES, 'no': NO}
@@ -86,10 +85,4 @@ def request(problem: str, solution: str) -> str:
 
 def parse(reply: str) -> int:
   """The verdict in the last box behind the thinking; -1 if there is none."""
-  tail = extraction.after_think(reply)
-  boxed = None if tail is None else extraction.last_boxed(tail)
-  if boxed is None:
-    return INVALID
-  while match := _WRAPPED.fullmatch(boxed := boxed.strip(' .!*')):
-    boxed = match.group(1)
-  return _WORDS.get(boxed.casefold(), INVALID)
+  return _WORDS.get(verdicts.boxed(reply, _WRAPPED), INVALID)

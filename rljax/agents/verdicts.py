@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import hashlib
 import json
 import pathlib
+import re
 
 from rljax import journal
 from rljax.agents import language_model
+from rljax.rewards import extraction
 
 INVALID = -1
 
@@ -66,6 +68,22 @@ def collect(
     pending = _ask(model, requests, pending, parse, store, tell,
                    is_last=attempt == num_retries)
   return [store.verdicts[_name(text, settings), call] for text, call in asked]
+
+
+def boxed(reply: str, wrapped: re.Pattern[str]) -> str:
+  """The word in the last box behind the thinking; empty if there is none.
+
+  Args:
+    reply: of the judge.
+    wrapped: what may stand around the word, in the box; the word is a group.
+  """
+  tail = extraction.after_think(reply)
+  found = None if tail is None else extraction.last_boxed(tail)
+  if found is None:
+    return ''
+  while match := wrapped.fullmatch(found := found.strip(' .!*')):
+    found = next(filter(None, match.groups()), '')
+  return found.casefold()
 
 
 def _ask(model, requests, pending, parse, store, tell, is_last) -> list:

@@ -71,20 +71,12 @@ def make_score_fn(forward: Callable, *, num_microbatches: int = 1,
                   batch_sharding=None) -> Callable:
   """Builds a compiled `score_values(params, batch) -> (after_BT, load_LE)`."""
   def score_values(params, batch):
-    def run(rows):
-      after_BT, router = forward(params, rows)
-      return after_BT, router.load_LE
+    after_BT, router = forward(params, batch)
+    return after_BT, router.load_LE
 
-    after, load = jax.lax.map(microbatch.skip_empty(run), microbatch.split(
-        batch, num_microbatches))
-    return microbatch.merge(after), jnp.sum(load, axis=0)
-
-  if batch_sharding is None:
-    return jax.jit(score_values)
-  everywhere = sharding.replicated(batch_sharding.mesh)
-  return sharding.placing(
-      jax.jit(score_values, in_shardings=(None, batch_sharding),
-              out_shardings=(batch_sharding, everywhere)), batch_sharding)
+  return microbatch.make_score_fn(
+      score_values, num_microbatches=num_microbatches,
+      batch_sharding=batch_sharding)
 
 
 def make_estimate_fn(*, gamma: float, gae_lambda: float, whiten: bool,

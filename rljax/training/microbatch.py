@@ -6,10 +6,13 @@ Shapes stay the same whatever the step holds; only work is skipped.
 """
 from __future__ import annotations
 
+import functools
 from typing import Callable
 
 import jax
 import jax.numpy as jnp
+
+from rljax import sharding
 
 
 def split(batch, num_microbatches: int):
@@ -43,3 +46,32 @@ def skip_empty(fn: Callable) -> Callable:
     return jax.lax.cond(jnp.any(rows.segment_BT > 0), fn, lambda _: zeros,
                         rows)
   return guarded
+
+
+def make_score_fn(forward: Callable, *, num_microbatches: int = 1,
+                  batch_sharding=None, gathered: bool = False) -> Callable:
+  """Compiles `forward(params, rows) -> (of each row, load_LE)` for a batch.
+
+  What is built has its arguments, its results, with the load summed up, and its
+  name, by which compilations are counted.
+
+  Args:
+    forward: of any rows.
+    num_microbatches: how many the rows are taken in.
+    batch_sharding: of the rows; None on one device.
+    gathered: whether each device gets what is said of all rows.
+  """
+  def score(params, batch):
+    of_rows, load = jax.lax.map(
+        skip_empty(functools.partial(forward, params)),
+        split(batch, num_microbatches))
+    return jax.tree.map(merge, of_rows), jnp.sum(load, axis=0)
+
+  score.__name__ = forward.__name__
+  if batch_sharding is None:
+    return jax.jit(score)
+  everywhere = sharding.replicated(batch_sharding.mesh)
+  return sharding.placing(
+      jax.jit(score, in_shardings=(None, batch_sharding),
+              out_shardings=(everywhere if gathered else batch_sharding,
+                             everywhere)), batch_sharding)

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import packing
-from rljax import sharding
 from rljax.losses import auxiliary
 from rljax.models import lora
 from rljax.ops import vocabulary
@@ -67,20 +66,12 @@ def make_score_fn(forward: Callable, *, num_microbatches: int = 1,
                   batch_sharding=None) -> Callable:
   """Builds a compiled `score_lists(params, batch) -> (score_BPCJ, load_LE)`."""
   def score_lists(params, batch: RewardBatch):
-    def run(rows):
-      score_BPCJ, router = forward(params, rows)
-      return score_BPCJ, router.load_LE
+    score_BPCJ, router = forward(params, batch)
+    return score_BPCJ, router.load_LE
 
-    score, load = jax.lax.map(microbatch.skip_empty(run), microbatch.split(
-        batch, num_microbatches))
-    return microbatch.merge(score), jnp.sum(load, axis=0)
-
-  if batch_sharding is None:
-    return jax.jit(score_lists)
-  everywhere = sharding.replicated(batch_sharding.mesh)
-  return sharding.placing(
-      jax.jit(score_lists, in_shardings=(None, batch_sharding),
-              out_shardings=(everywhere, everywhere)), batch_sharding)
+  return microbatch.make_score_fn(
+      score_lists, num_microbatches=num_microbatches,
+      batch_sharding=batch_sharding, gathered=True)
 
 
 def compose(forward: Callable, reward_loss: Callable, *,
