@@ -163,6 +163,20 @@ def blur(pixels_RYWU: np.ndarray, noise: float, seed: int) -> np.ndarray:
   return np.clip(mean + noise * draw, -1.0, 1.0).astype(np.float32)
 
 
+def crop(pixels_RYWU: np.ndarray, margin: int = 1) -> np.ndarray:
+  """The middle of each image, as large as the whole: the nearest pixels."""
+  nearest = lambda size: np.rint(np.linspace(margin, size - 1 - margin,
+                                             size)).astype(int)
+  rows, columns = pixels_RYWU.shape[1:3]
+  return pixels_RYWU[:, nearest(rows)][:, :, nearest(columns)]
+
+
+def brighten(pixels_RYWU: np.ndarray, by) -> np.ndarray:
+  """Brighter by a number, or by one for each image; within [-1, 1]."""
+  by_R111 = np.reshape(np.asarray(by, np.float32), (-1, 1, 1, 1))
+  return np.clip(pixels_RYWU + by_R111, -1.0, 1.0)
+
+
 def split(images: ImageSet, sizes: tuple[int, ...],
           seed: int) -> tuple[ImageSet, ...]:
   """Disjoint parts of the given sizes, drawn at random.
