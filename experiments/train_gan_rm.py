@@ -5,7 +5,8 @@ r"""GAN-RM: a reward from some hundred targets, and a generator that follows it.
 
 Trains a small generator of images, then plays rounds: see
 `experiments/gan_rounds.py`. `lineage.jsonl` says of every training row of every
-reward where it comes from. Each round is a checkpoint.
+reward where it comes from. Each round is a checkpoint, and its reward is kept:
+`experiments.score_images` asks it.
 
 Reference: GAN-RM (arXiv 2506.13846).
 """
@@ -20,6 +21,7 @@ import numpy as np
 
 from experiments import gan_diagnosis
 from experiments import gan_images
+from experiments import gan_reward
 from experiments import gan_rounds
 from experiments import launch
 from rljax import journal
@@ -57,6 +59,7 @@ def run(config, workdir: str):
   parts = gan_images.open_parts(config, config.seed)
   target_hash = images.fingerprint(parts.proxies.pixels_RYWU)
   keys = states.named_keys(config.seed, 'init', 'pretrain', 'round', 'fresh')
+  gan_reward.write_classes(job.workdir, parts.generator.classes)
   pieces = gan_rounds.build(config, len(parts.generator.classes))
   stages = config.generator.num_stages
   last = stages + config.num_rounds
@@ -173,7 +176,7 @@ def play(config, job, pieces, parts, number: int, params, keys):
   found = gan_diagnosis.diagnose(pieces, round_, parts.proxies, parts.held_out,
                                  fresh)
   journal.append(job.workdir / LINEAGE, round_.lineage)
-  checkpoint.save_params(job.workdir / 'reward_models' / str(number),
+  checkpoint.save_params(job.workdir / gan_reward.FOLDER / str(number),
                          round_.reward)
   draw_round(job.workdir / 'plots' / f'round_{number}.png', number, round_,
              parts)

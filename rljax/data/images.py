@@ -90,19 +90,34 @@ def _folder(folder: pathlib.Path, size: int, channels: int) -> ImageSet:
   if channels not in _MODES:
     raise ValueError(f'Expected 1 channel (grey) or 3 (colour), got {channels}.'
                      ' Correct the config.')
+  paths = files(folder)
+  kinds = [path.relative_to(folder).parent.as_posix() for path in paths]
+  classes = tuple(sorted(set(kinds)))
+  return ImageSet(
+      str(folder), np.stack([read(path, size, channels) for path in paths]),
+      np.array([classes.index(kind) for kind in kinds], np.int32), classes)
+
+
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The PNG and JPEG files below a folder, by name.
+
+  Raises:
+    ValueError: there are none.
+  """
   paths = sorted(path for path in folder.rglob('*')
                  if path.suffix.lower() in _SUFFIXES)
   if not paths:
     raise ValueError(f'Expected files ending in {", ".join(_SUFFIXES)} in '
                      f'{folder}, found none. Name the folder that holds them.')
-  kinds = [path.relative_to(folder).parent.as_posix() for path in paths]
-  classes = tuple(sorted(set(kinds)))
-  return ImageSet(
-      str(folder), np.stack([_read(path, size, channels) for path in paths]),
-      np.array([classes.index(kind) for kind in kinds], np.int32), classes)
+  return paths
 
 
-def _read(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
+def read(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
+  """A file as pixels_YWU: its middle square, resized.
+
+  Raises:
+    ValueError: it cannot be read; the message names it.
+  """
   try:
     with Image.open(path) as file:
       pixels = np.asarray(file.convert(_MODES[channels]), np.float32)
