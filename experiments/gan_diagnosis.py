@@ -11,8 +11,10 @@ What an edit is paid, `image_rewards.paid`, is a share of the gap between
 targets and outputs, in log-odds of R. It is flagged where the 95 % interval
 lies above `config.diagnostics.max_paid`. A border that targets and outputs have
 alike, whatever the content, is paid nothing on average, whatever R is: flagged,
-it is learnt of the targets. An edit of the second line may be unlike anything
-that R was shown; flagged, it is a hole all the same, for a generator to take.
+it is a difference that R has learnt, be it a mark of the targets or the noise
+that a generator leaves where targets have none. An edit of the second line may
+be unlike anything that R was shown; flagged, it is a hole all the same, for a
+generator to take.
 
 `shortcut_auc` asks for more: that an output in the border of a target beats a
 target in the border of an output. A reward may pay for a frame, and the best of
@@ -37,7 +39,6 @@ from rljax.evaluation import intervals
 
 _SEED = 0  # of the noise and of the resampling
 
-# (outputs, donors: as many targets) -> edited outputs.
 EDITS: dict[str, Callable] = {
     'border': images.swap_border,
     'brightness': lambda x_RYWU, donors_RYWU: images.brighten(
@@ -89,8 +90,9 @@ def diagnose(pieces: gan_rounds.Pieces, round_: gan_rounds.Round,
       for name, share in found.items() for end in ('estimate', 'low', 'high')}
 
 
-def shortcuts(score: Callable, image_RYWU, class_R, target_R,
-              proxies_RYWU) -> dict[str, intervals.Interval]:
+def shortcuts(score: Callable, image_RYWU, class_R, target_R, proxies_RYWU,
+              edits: Mapping[str, Callable] = EDITS
+              ) -> dict[str, intervals.Interval]:
   """What a reward pays for each edit of the same images.
 
   Args:
@@ -99,12 +101,13 @@ def shortcuts(score: Callable, image_RYWU, class_R, target_R,
     class_R: what they were asked to show.
     target_R: R of held-out targets.
     proxies_RYWU: targets, whose border and brightness are taken.
+    edits: by name, (outputs, donors: as many targets) -> edited outputs.
   """
   donors_RYWU = proxies_RYWU[np.arange(len(image_RYWU)) % len(proxies_RYWU)]
   plain_R = log_odds(score(image_RYWU, class_R))
   return {name: image_rewards.paid(
       log_odds(score(edit(image_RYWU, donors_RYWU), class_R)), plain_R,
-      log_odds(target_R), seed=_SEED) for name, edit in EDITS.items()}
+      log_odds(target_R), seed=_SEED) for name, edit in edits.items()}
 
 
 def log_odds(score_R) -> np.ndarray:

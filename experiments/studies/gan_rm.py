@@ -8,7 +8,8 @@ them are framed. Every arm of a seed starts from the same generator, takes as
 many samples of it, and tunes it in as many steps; `3 rounds` takes a third of
 each in every round, and fits its reward three times. The judge of quality is a
 classifier of other images that sees the inside of the frame alone: the chance
-that it gives to "the digit asked for, and whole".
+that it gives to "the digit asked for, and whole". Whether a frame outweighs
+content is asked here, whether it is paid at equal content in `gan_shortcut`.
 
 Reference: GAN-RM (arXiv 2506.13846).
 """

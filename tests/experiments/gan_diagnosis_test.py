@@ -1,4 +1,5 @@
 """What a diagnostic must see of made rewards, and of trained ones."""
+import dataclasses
 import functools
 
 from absl.testing import absltest
@@ -129,29 +130,43 @@ class MadeRewardTest(parameterized.TestCase):
 class TrainedRewardTest(absltest.TestCase):
   """Outputs are made without a generator: it would take most of the time."""
 
-  def flagged(self, marked_proxies):
-    config = configs_test.module('configs/gan/gan_rm_digits.py').get_config()
-    config.data.update(marked_proxies=marked_proxies, marked_share=0.3)
-    config.bootstrap.num_chosen = 0
-    pieces = gan_rounds.build(config, 10)
-    parts = gan_images.open_parts(config, 3)
-    outputs, pool, fresh = images.split(parts.generator, (500, 100, 400), 0)
+  def setUp(self):
+    super().setUp()
+    self.config = configs_test.module(
+        'configs/gan/gan_rm_digits.py').get_config()
+    self.config.bootstrap.num_chosen = 0
+    self.pieces = gan_rounds.build(self.config, 10)
+
+  def flagged(self, marked_proxies, marked_share, clean=False):
+    self.config.data.update(marked_proxies=marked_proxies,
+                            marked_share=marked_share)
+    parts = gan_images.open_parts(self.config, 3)
+    made = parts.generator
+    if clean:
+      made = dataclasses.replace(made, pixels_RYWU=images.with_border(
+          made.pixels_RYWU, -1.0))
+    outputs, pool, fresh = images.split(made, (500, 100, 400), 0)
     reward, _, _ = gan_rounds.fit_round(
-        pieces, config, 0, parts.proxies,
+        self.pieces, self.config, 0, parts.proxies,
         (outputs.pixels_RYWU, outputs.class_R),
         (pool.pixels_RYWU, pool.class_R), jax.random.key(0))
     score = lambda image_RYWU, class_R: gan_rounds.score_images(
-        pieces, reward, image_RYWU, class_R)
+        self.pieces, reward, image_RYWU, class_R)
     found = gan_diagnosis.shortcuts(
         score, fresh.pixels_RYWU, fresh.class_R,
         score(parts.held_out.pixels_RYWU, parts.held_out.class_R),
         parts.proxies.pixels_RYWU)
     return {name for name, share in found.items() if share.low > _MAX_PAID}
 
-  def test_framed_targets_are_flagged_and_plain_ones_are_not(self):
-    self.assertContainsSubset({'border', 'frame'}, self.flagged(1.0))
+  def test_framed_targets_are_flagged_and_others_are_not(self):
+    mark = {'border', 'frame'}
+    self.assertContainsSubset(mark, self.flagged(1.0, 0.3))
     # Targets and outputs are framed alike: the frame tells nothing.
-    self.assertEmpty({'border', 'frame'} & self.flagged(0.3))
+    self.assertEmpty(mark & self.flagged(0.3, 0.3))
+    # No frame at all. Degraded digits have noise in their border, whole ones
+    # none: that is learnt, and not if the noise is taken away.
+    self.assertEqual(mark & self.flagged(0.0, 0.0), {'border'})
+    self.assertEmpty(mark & self.flagged(0.0, 0.0, clean=True))
 
 
 if __name__ == '__main__':

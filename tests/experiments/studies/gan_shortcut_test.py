@@ -38,6 +38,16 @@ class PlanTest(absltest.TestCase):
     self.assertBetween(framed[1], 0.1, 0.5)
 
 
+  def test_a_clean_border_is_of_the_same_kind(self):
+    image_RYWU = np.full((2, 10, 10, 1), 0.3, np.float32)
+    image_RYWU[0, 0] = image_RYWU[0, -1] = -0.8
+    found = gan_shortcut.cleaned(image_RYWU)
+    self.assertEqual(set(found[0, 0].ravel()), {-1.0})
+    self.assertEqual(set(found[1, :, -1].ravel()), {0.0})
+    np.testing.assert_array_equal(found[:, 1:-1, 1:-1],
+                                  image_RYWU[:, 1:-1, 1:-1])
+
+
 @pytest.mark.slow
 class SmokeTest(absltest.TestCase):
 
