@@ -77,7 +77,7 @@ def load(folder: str | pathlib.Path, number: int = -1) -> Reward:
   classes = tuple(json.loads((saved / _CLASSES).read_text()))
   size = config.data.size + 2 * config.data.margin
   encode = gan_rounds.make_encoder(config.encoder, size, config.data.channels)
-  head = gan_rounds.make_head(config.reward)
+  head = gan_rounds.make_head(config)
   like = head.init(
       jax.random.key(0),
       encode(jnp.zeros((1, size, size, config.data.channels))),

@@ -100,10 +100,10 @@ def _generator_fit(errors, objective, optimizer, batch_size, num_steps, name):
       name=name)
 
 
-def make_head(settings) -> reward_projection.RewardProjection:
-  """The trained part of R; `settings` is `config.reward`."""
-  return reward_projection.RewardProjection(tuple(settings.hidden),
-                                            settings.conditioned)
+def make_head(config) -> reward_projection.RewardProjection:
+  """The trained part of R."""
+  return reward_projection.RewardProjection(
+      tuple(config.reward.hidden), config.reward.conditioned)
 
 
 def make_score_fn(head) -> Callable:
@@ -113,7 +113,7 @@ def make_score_fn(head) -> Callable:
 
 
 def _reward(config):
-  head = make_head(config.reward)
+  head = make_head(config)
   optimizer = optimizers.make_optimizer(**config.reward.optimizer)
   objective = losses.get('discriminator', **config.reward.loss)
   run = fit.make_fit_fn(
