@@ -20,6 +20,7 @@ from absl import app
 from absl import flags
 from absl import logging
 import jax
+from ml_collections import config_dict
 from ml_collections import config_flags
 import numpy as np
 import optax
@@ -209,6 +210,26 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
       yield name, value
 
   return dict(walk(report.plain(values), ''))
+
+
+def stored_config(folder: pathlib.Path) -> config_dict.ConfigDict:
+  """The configuration of a run, as `claim` stored it.
+
+  Raises:
+    ValueError: there is none.
+  """
+  path = folder / _CONFIG
+  if not path.exists():
+    raise ValueError(f'Expected the folder of a run in {folder}, but it has no '
+                     f'{_CONFIG}. Name the --workdir of the training script.')
+  config = {}
+  for name, value in json.loads(path.read_text()).items():
+    *sections, key = name.split('.')
+    place = config
+    for section in sections:
+      place = place.setdefault(section, {})
+    place[key] = value
+  return config_dict.ConfigDict(config)
 
 
 def num_microbatches(config, mesh) -> int:
