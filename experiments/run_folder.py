@@ -102,13 +102,22 @@ def _compare_with_stored(config, workdir: pathlib.Path, free) -> dict[str, Any]:
   return {} if differing else stored
 
 
-def stored_config(workdir: pathlib.Path) -> config_dict.ConfigDict | None:
-  """The configuration of a run, as `claim` stored it; None without a run."""
-  path = workdir / _CONFIG
-  if not path.exists():
-    return None
+def is_of_a_run(folder: pathlib.Path) -> bool:
+  """Whether `claim` has stored a configuration there."""
+  return (folder / _CONFIG).exists()
+
+
+def stored_config(folder: pathlib.Path) -> config_dict.ConfigDict:
+  """The configuration of a run, as `claim` stored it.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if not is_of_a_run(folder):
+    raise ValueError(f'Expected the folder of a run in {folder}, but it has no '
+                     f'{_CONFIG}. Name the --workdir of the training script.')
   config: dict[str, Any] = {}
-  for name, value in json.loads(path.read_text()).items():
+  for name, value in json.loads((folder / _CONFIG).read_text()).items():
     *sections, key = name.split('.')
     place = config
     for section in sections:

@@ -64,9 +64,9 @@ def base_params(config, job: launch.Job, key, source=None):
   """
   base = base_of(config)
   if source and base[1] == pins.NEWEST:
-    run = run_folder.stored_config(
-        pathlib.Path(source[0]).expanduser().resolve().parent)
-    base = base if run is None else (base[0], base_of(run)[1])  # as it was then
+    run = pathlib.Path(source[0]).expanduser().resolve().parent
+    if run_folder.is_of_a_run(run):  # as it was then
+      base = base[0], base_of(run_folder.stored_config(run))[1]
   if config.lora.rank:
     _check_adapters(config, base, source)
   state, _ = _whole_state(config, _without_adapters(job),
