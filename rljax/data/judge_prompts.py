@@ -92,8 +92,8 @@ def prompt_tokens(tokenizer: Tokenizer, prompt: Sequence[Message], first: str,
                   ) -> tuple[np.ndarray | None, str]:
   """Token ids up to where the label is predicted, and a status of STATUSES.
 
-  A special token in what is shown is left out: it would end the turn of who
-  asks, and what stands behind it could give the verdict itself.
+  A pair with a special token written out in it is not shown: the token would
+  end the turn of who asks, and what is behind it could give the verdict itself.
   """
   def render(first, second):
     return chat.render(tokenizer, asked(question(prompt), first, second), True)
