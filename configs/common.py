@@ -14,13 +14,14 @@ def run() -> config_dict.ConfigDict:
   """What every script needs: seed, start point, tokenizer, mesh."""
   config = config_dict.ConfigDict()
   config.seed = 0
-  # Folder of checkpoints to start from, and which step; -1 is the newest.
+  # Folder of checkpoints to start from, and which step; -1 is the newest when
+  # the run begins, here and below: whoever continues it reads that one again.
   config.init = dict(checkpoint='', step=-1, keep_optimizer=False)
   # Adapters of this rank are trained, and the parameters of `init` stay as they
   # are; 0 trains those. Scripts that read such a run back find those parameters
   # in `base`: published, or checkpoints.
   config.lora = dict(
-      rank=0, alpha=16.0, rank_stabilized=False, base='',
+      rank=0, alpha=16.0, rank_stabilized=False, base='', base_step=-1,
       targets=('query', 'key', 'value', 'out', 'gate_up', 'down'))
   config.tokenizer = 'byte'
   config.mesh = dict(data=-1, fsdp=1, expert=1, context=1, tensor=1)
@@ -155,8 +156,10 @@ def preference() -> config_dict.ConfigDict:
   config = base()
   # What the policy is compared with: checkpoints as in `init`; '': the policy
   # as it begins. A guide is for TGDPO: a model trained on preferences before.
-  config.reference = dict(checkpoint='', step=-1)
-  config.guide = dict(checkpoint='', step=-1)
+  # Either may be a run that trained adapters: what they lie on is read from
+  # where that run has found it, or from `base`, if it has moved since.
+  config.reference = dict(checkpoint='', step=-1, base='')
+  config.guide = dict(checkpoint='', step=-1, base='')
   # Their log-probabilities: of all pairs before training, or in each step. The
   # folder may be shared by runs; '' is that of the run.
   config.scores = dict(precompute=True, folder='')

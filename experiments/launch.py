@@ -20,10 +20,11 @@ from absl import app
 from absl import flags
 from absl import logging
 import jax
+from ml_collections import config_dict
 from ml_collections import config_flags
 import numpy as np
-import optax
 
+from experiments import pins
 from rljax import models
 from rljax import processes
 from rljax import sharding
@@ -127,7 +128,7 @@ def make_fingerprint(config, model) -> dict[str, Any]:
 def _adapters(config) -> dict[str, Any]:
   """What the `lora` section says of the adapters themselves."""
   options = dict(config.lora)
-  del options['base']
+  del options['base'], options['base_step']
   return options | {'targets': list(options['targets'])}
 
 
@@ -143,22 +144,38 @@ def create_model(options):
   return transformer.Transformer(convert.model_config(variant, **fields))
 
 
-def claim(config, workdir: pathlib.Path):
+def claim(config, workdir: pathlib.Path, *, reads_start: bool = True):
   """Makes the folder that of this training run; call it before training.
 
   The configuration is stored, so that a run is never continued under another
   objective, other data or another reference by mistake.
 
+  Args:
+    config: of the run; a step of -1 is the one it stood for at the first start.
+    workdir: of the run.
+    reads_start: whether a run that is continued reads `config.init` again, for
+      a reference; adapters always do.
+
+  Returns:
+    The config to go on with.
+
   Raises:
-    ValueError: a run of another configuration lies there, or it is not the same
-      folder for all processes.
+    ValueError: a run of another configuration lies there, a checkpoint that it
+      has begun with is gone, or it is not the same folder for all processes.
   """
-  _compare_with_stored(config, workdir, _FREE + _STEERED)
+  stored = _compare_with_stored(config, workdir, _FREE + _STEERED)
+  begun = _begun(workdir)
+  unread = ('init.checkpoint',) if begun and not reads_start and (
+      not config.lora.rank) else ()
+  config = pins.pinned(config, stored, unread)
   processes.meet()  # before it is written, all have read
   report.write_json(workdir / _CONFIG, flat(config.to_dict()))
   processes.meet()
   processes.check_same('folder --workdir', {
       'its config.json': (workdir / _CONFIG).exists()})
+  if unread:
+    config.init.checkpoint = ''  # what is restored takes its place
+  return config
 
 
 def finished(config, workdir: pathlib.Path) -> bool:
@@ -175,27 +192,53 @@ def finished(config, workdir: pathlib.Path) -> bool:
   return True
 
 
-def _compare_with_stored(config, workdir: pathlib.Path, free):
+def _begun(workdir: pathlib.Path) -> bool:
+  """Whether there is a run to be continued."""
+  return (workdir / _CONFIG).exists() and bool(
+      checkpoint.steps_in(workdir / 'checkpoints'))
+
+
+def _compare_with_stored(config, workdir: pathlib.Path, free) -> dict[str, Any]:
+  """What is stored of the same run; nothing, where another one may begin."""
   path = workdir / _CONFIG
-  if not path.exists() or not any((workdir / 'checkpoints').glob('[0-9]*')):
-    return  # nothing there to be continued
-  differing = differences(json.loads(path.read_text()), config, free)
-  if differing:
+  stored = json.loads(path.read_text()) if path.exists() else {}
+  differing = differences(stored, config, free)
+  if differing and _begun(workdir):
     raise ValueError(
         f'Expected {workdir} to be new or to hold a run of this config, but '
         'it was begun with other settings:\n' + '\n'.join(differing)
         + '\nGive this run those settings to continue it, or another '
         '--workdir; to begin it anew here, delete that folder.')
+  return {} if differing else stored
+
+
+def stored_config(workdir: pathlib.Path) -> config_dict.ConfigDict | None:
+  """The configuration of a run, as `claim` stored it; None without a run."""
+  path = workdir / _CONFIG
+  if not path.exists():
+    return None
+  config: dict[str, Any] = {}
+  for name, value in json.loads(path.read_text()).items():
+    *sections, key = name.split('.')
+    place = config
+    for section in sections:
+      place = place.setdefault(section, {})
+    place[key] = value
+  return config_dict.ConfigDict(config)
 
 
 def differences(stored: dict[str, Any], config, free=_FREE) -> list[str]:
-  """Lines of what a stored configuration, from `flat`, says otherwise."""
+  """Lines of what a stored configuration, from `flat`, says otherwise.
+
+  The step -1 is whichever the run has begun with.
+  """
   present, absent = flat(config.to_dict()), '-'
   return [
       f'  {key}: there {stored.get(key, absent)!r}, now '
       f'{present.get(key, absent)!r}'
       for key in sorted(stored.keys() | present.keys())
       if stored.get(key, absent) != present.get(key, absent)
+      and not (key in pins.KEYS and present.get(key) == pins.NEWEST)
       and not any(f'{key}.'.startswith(f'{name}.') for name in free)]
 
 
@@ -298,7 +341,7 @@ def base_params(config, job: Job, key, source=None):
 
   Arguments and errors are those of `initial_state`.
   """
-  base = (config.lora.base, -1) if config.lora.base else (
+  base = (config.lora.base, config.lora.base_step) if config.lora.base else (
       config.init.checkpoint, config.init.step)
   if config.lora.rank:
     _check_adapters(config, base, source)
@@ -363,29 +406,6 @@ def _whole_state(config, job: Job, optimizer, key, source=None):
     state, _ = saver.restore(saver.latest_step() if step < 0 else step, kept)
     return state.replace(step=state.step * 0), jax.tree.map(
         lambda x: x.sharding, kept)
-
-
-def frozen_params(job: Job, folder: str, step: int):
-  """Parameters of a model beside the policy: a reference, a guide.
-
-  Args:
-    job: whose model and tokenizer it must have.
-    folder: checkpoints of a run, or a published one.
-    step: of a run; -1 is the newest.
-
-  Raises:
-    ValueError: another architecture, or a tokenizer that differs.
-  """
-  if convert.is_published(folder):
-    check_tokenizer(job, folder)
-    return convert.load(folder, job.model, job.mesh, job.rules)
-  abstract = training_state.abstract_state(
-      job.model, optax.identity(), job.mesh, job.rules)
-  with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),
-                               read_only=True,
-                               fingerprint=_without_adapters(
-                                   job).fingerprint) as saver:
-    return saver.restore_params(abstract.params, None if step < 0 else step)
 
 
 def check_tokenizer(job: Job, folder: str):

@@ -23,14 +23,13 @@ import numpy as np
 
 from experiments import launch
 from experiments import model_rewards
+from experiments import pins
 from experiments import responses
 from rljax import journal
 from rljax import processes
 from rljax import rewards
 from rljax import sharding
 from rljax.evaluation import report
-from rljax.interop import convert
-from rljax.training import checkpoint
 from rljax.training import metrics as logging
 from rljax.training import optimizer as optimizers
 from rljax.training import state as states
@@ -44,8 +43,7 @@ def run(config, workdir: str) -> dict[str, Any]:
   responses.check_prompt_lengths(config)
   model_rewards.check(config)
   job = launch.start(config, workdir, 'make_pairs')
-  config = with_step(config, job)
-  claim(config, job.workdir)
+  config = claim(config, job.workdir)
   keys = states.named_keys(config.seed, 'init', 'sample')
   clock, path = launch.Clock(), job.workdir / 'groups.jsonl'
   with (logging.CompilationCounter() as counter,
@@ -83,41 +81,28 @@ def run(config, workdir: str) -> dict[str, Any]:
   return counts
 
 
-def with_step(config, job: launch.Job):
-  """The config with the number of the step that -1 stands for.
-
-  A folder that is gone on with must not mix samples of two policies.
-  """
-  folder = config.init.checkpoint
-  if not folder or config.init.step >= 0 or convert.is_published(folder):
-    return config
-  found = config.copy_and_resolve_references()
-  with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),
-                               read_only=True,
-                               fingerprint=job.fingerprint) as saver:
-    step = saver.latest_step()
-  if step is not None:  # else reading it says what is missing
-    found.init.step = step
-  return found
-
-
 def claim(config, workdir: pathlib.Path):
   """Refuses to go on with groups of another policy, data or way of sampling.
 
+  Returns:
+    The config; a step of -1 is the one that the first groups are of.
+
   Raises:
-    ValueError: the folder holds such groups.
+    ValueError: the folder holds such groups, or what they are of is gone.
   """
   path = workdir / 'request.json'
-  differing = launch.differences(json.loads(path.read_text()), config) if (
-      path.exists()) else []
+  stored = json.loads(path.read_text()) if path.exists() else {}
+  differing = launch.differences(stored, config) if stored else []
   if differing:
     raise ValueError(
         f'Expected {workdir} to be new or to hold groups of this config, but '
         'they were sampled with other settings:\n' + '\n'.join(differing)
         + '\nGive this run those settings to continue, or another --workdir.')
+  config = pins.pinned(config, stored)
   processes.meet()
   if jax.process_index() == 0:
     report.write_json(path, launch.flat(config.to_dict()))
+  return config
 
 
 def pick(graded: responses.Graded, p: int) -> dict[str, Any]:

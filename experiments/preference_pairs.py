@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import frozen_models
 from experiments import launch
 from rljax import sharding
 from rljax.data import corrupted
@@ -155,11 +156,9 @@ def make_batches(config, job: launch.Job, layout: preference.Layout, data: Data,
 
 
 def _frozen(config, job, name, params):
-  folder, step = {
-      'reference': (config.reference.checkpoint, config.reference.step),
-      'guide': (config.guide.checkpoint, config.guide.step)}[name]
-  if folder:
-    return launch.frozen_params(job, folder, step)
+  source = {'reference': config.reference, 'guide': config.guide}[name]
+  if source.checkpoint:
+    return frozen_models.load(job, source.checkpoint, source.step, source.base)
   if name == 'guide':
     raise ValueError(
         'Expected a guide for this loss, got an empty config.guide.checkpoint. '

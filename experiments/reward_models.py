@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
-import json
 import pathlib
 from typing import Any
 from typing import NamedTuple
@@ -156,16 +155,8 @@ def load(folder: str | pathlib.Path, mesh, rules, *, step: int = -1,
 
 def stored_config(folder: pathlib.Path) -> config_dict.ConfigDict:
   """The configuration of a run, as `launch.claim` stored it."""
-  path = folder / 'config.json'
-  stored = json.loads(path.read_text()) if path.exists() else {}
-  if 'form' not in stored:
+  config = launch.stored_config(folder)
+  if config is None or 'form' not in config:
     raise ValueError(f'Expected the folder of a reward model in {folder}, got '
                      'none. Name the --workdir of train_reward_model.')
-  config = {}
-  for name, value in stored.items():
-    *sections, key = name.split('.')
-    place = config
-    for section in sections:
-      place = place.setdefault(section, {})
-    place[key] = value
-  return config_dict.ConfigDict(config)
+  return config

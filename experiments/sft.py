@@ -37,7 +37,7 @@ def run(config, workdir: str) -> states.TrainState:
   job = launch.start(config, workdir, 'sft')
   check(config)
   parts = launch.num_microbatches(config, job.mesh)
-  launch.claim(config, job.workdir)
+  config = launch.claim(config, job.workdir, reads_start=False)
   keys = states.named_keys(config.seed, 'init', 'sample', 'update')
   optimizer = optimizers.make_optimizer(**config.optimizer)
   objective = losses.get('supervised', **config.loss)

@@ -50,7 +50,7 @@ PANELS = (
 def run(config, workdir: str):
   """Builds the pieces, then writes the algorithm out as a loop."""
   job = start(config, workdir)
-  launch.claim(config, job.workdir)
+  config = launch.claim(config, job.workdir)
   parts = gan_images.open_parts(config, config.seed)
   target_hash = images.fingerprint(parts.proxies.pixels_RYWU)
   keys = states.named_keys(config.seed, 'init', 'pretrain', 'round', 'fresh')

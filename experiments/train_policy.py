@@ -83,10 +83,12 @@ def run(config, workdir: str, disturb: Callable | None = None,
   check(config)
   check_replay(config, job.model)
   parts = launch.num_microbatches(config, job.mesh)
-  launch.claim(config, job.workdir)
   keys = states.named_keys(config.seed, 'init', 'sample', 'update', 'critic')
   optimizer = optimizers.make_optimizer(**config.optimizer)
   objective = losses.get('policy', **config.loss)
+  needs_reference = bool(
+      objective.hparams['kl_coef']) or critics.needs_reference(config)
+  config = launch.claim(config, job.workdir, reads_start=needs_reference)
   with (logging.CompilationCounter() as counter,
         sharding.use(job.mesh, job.rules),
         preemption.Preemption() as stop,
@@ -97,8 +99,7 @@ def run(config, workdir: str, disturb: Callable | None = None,
                     lambda: rewards.create(**config.reward))
     state, state_sharding = launch.initial_state(
         config, job, optimizer, keys['init'])
-    reference = launch.reference_of(state.params) if objective.hparams[
-        'kl_coef'] or critics.needs_reference(config) else None
+    reference = launch.reference_of(state.params) if needs_reference else None
     critic_state, critic = critics.create(
         config, job, state.params, keys['critic'], parts)
     hinted = config.guide.mode != 'off'

@@ -37,7 +37,7 @@ def run(config, workdir: str) -> states.TrainState:
   """Builds the pieces, then writes the algorithm out as a loop."""
   job = launch.start(config, workdir, 'preference')
   layout = preference_pairs.make_layout(config, job)
-  launch.claim(config, job.workdir)
+  config = launch.claim(config, job.workdir)
   keys = states.named_keys(config.seed, 'init', 'update')
   optimizer = optimizers.make_optimizer(**config.optimizer)
   objective = losses.get('preference', **config.loss)

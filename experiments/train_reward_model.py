@@ -37,7 +37,7 @@ def run(config, workdir: str) -> states.TrainState:
   job = launch.start(config, workdir, 'reward_model')
   parts = launch.num_microbatches(config, job.mesh)
   form = reward_forms.create(config, job, parts)
-  launch.claim(config, job.workdir)
+  config = launch.claim(config, job.workdir, reads_start=False)
   keys = states.named_keys(config.seed, 'init', 'sample', 'update', 'head')
   optimizer = optimizers.make_optimizer(**config.optimizer)
   lists, held_out, counts = open_data(config, form.make)

@@ -82,10 +82,7 @@ class Checkpointer:
 
   def steps(self) -> list[int]:
     """The steps whose saving came to its end."""
-    if not self.folder.exists():
-      return []
-    return sorted(int(path.name) for path in self.folder.iterdir()
-                  if path.name.isdecimal())
+    return steps_in(self.folder)
 
   def latest_step(self) -> int | None:
     """The newest step whose saving came to its end."""
@@ -217,6 +214,14 @@ class Checkpointer:
             for name in _ITEMS for path in sorted((folder / name).rglob('*'))
             if path.is_file()}
     (folder / _CHECKSUMS).write_text(json.dumps(sums, indent=1))
+
+
+def steps_in(folder: pathlib.Path) -> list[int]:
+  """The steps in a folder of checkpoints whose saving came to its end."""
+  if not folder.exists():
+    return []
+  return sorted(int(path.name) for path in folder.iterdir()
+                if path.name.isdecimal())
 
 
 def save_params(folder, params):

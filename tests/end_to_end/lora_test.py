@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from experiments import convert
+from experiments import frozen_models
 from experiments import launch
 from experiments import sft
 from experiments import train_policy
 from rljax.interop import convert as interop
 from rljax.models import lora
+from rljax.training import batch as batches
 from rljax.training import checkpoint
+from rljax.training import forward as forwards
 from rljax.training import metrics
 from rljax.training import optimizer as optimizers
 from tests.end_to_end import bad_input_test
@@ -109,6 +112,8 @@ class LoraTest(absltest.TestCase):
       merged = interop.load(self.folder / 'merged', model,
                             convert.one_device())
       jax.tree.map(np.testing.assert_array_equal, merged, lora.merge(params))
+    with self.subTest('a frozen model is the same from the run and the export'):
+      self.check_frozen(config)
     with self.subTest('adapter'):
       convert.run(convert_test.FlagsStandIn(
           output=str(self.folder / 'adapter'), adapter=True, **flags))
@@ -118,6 +123,22 @@ class LoraTest(absltest.TestCase):
       self.assertEqual(made['target_modules'], [
           'down_proj', 'gate_proj', 'k_proj', 'o_proj', 'q_proj', 'up_proj',
           'v_proj'])
+
+  def check_frozen(self, config):
+    plain = config.copy_and_resolve_references()
+    plain.lora.rank = 0
+    job = launch.start(plain, self.folder / 'frozen', 'frozen')
+    tokens_BT = jax.random.randint(jax.random.key(1), (2, 16), 0, 256)
+    ones_BT = np.ones((2, 16), np.int32)
+    score = forwards.make_score_fn(forwards.make_forward(job.model))
+    rows = batches.ModelInputs(
+        tokens_BT, np.arange(16, dtype=np.int32)[None] * ones_BT, ones_BT,
+        np.full((2, 16), 1 / 32, np.float32))
+    logps = lambda name: np.asarray(score(frozen_models.load(
+        job, str(self.folder / name), -1), rows)[0])
+    run, export, base = map(logps, ('parts/checkpoints', 'merged', 'base'))
+    np.testing.assert_allclose(run, export, atol=1e-6)
+    self.assertGreater(np.abs(run - base).max(), 1e-3)  # adapters count
 
   def test_rl_samples_from_the_merged_model_and_refers_to_the_base(self):
     config = make_config('rl_math', self.path)

@@ -1,21 +1,27 @@
 """Adapters in the trainers of preferences and of reward models."""
+from unittest import mock
+
 from absl.testing import absltest
 import jax
 import numpy as np
 import pytest
 
 from configs.preference import dpo_tiny
+from configs.preference import tgdpo_tiny
 from configs.reward import bradley_terry_tiny
+from experiments import frozen_models
 from experiments import launch
 from experiments import reward_models
 from experiments import train_preference
 from experiments import train_reward_model
 from rljax import sharding
 from rljax.data import toy_comparisons
+from rljax.models import lora
 from rljax.models import reward
 from rljax.training import checkpoint
 from rljax.training import metrics
 from rljax.training import optimizer as optimizers
+from rljax.training import preference
 
 
 def with_adapters(config, base):
@@ -25,6 +31,16 @@ def with_adapters(config, base):
   config.lora.update(rank=2, alpha=8.0)
   config.init.checkpoint = str(base)
   return config
+
+
+def apart(got, want) -> float:
+  return max(np.abs(a - b).max() for a, b in zip(
+      jax.tree.leaves(got), jax.tree.leaves(want), strict=True))
+
+
+def assert_close(got, want):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7),
+               got, want)
 
 
 @pytest.mark.usefixtures('one_device', 'compilation_cache')
@@ -58,6 +74,47 @@ class TrainersTest(absltest.TestCase):
     first, second = self.lines()
     self.assertAlmostEqual(first['reward_margin'], 0, places=5)
     self.assertGreater(abs(second['reward_margin']), 1e-6)
+
+  def test_a_run_with_adapters_guides_another_run(self):
+    config = with_adapters(dpo_tiny.get_config('smoke'), self.folder / 'base')
+    state = train_preference.run(config, self.folder / 'run')
+    run = self.folder / 'run' / 'checkpoints'
+    seen = []
+    keep = preference.score_pairs
+
+    def keeping(score, params, *rest):
+      seen.append(params)
+      return keep(score, params, *rest)
+
+    other = with_adapters(tgdpo_tiny.get_config('smoke'), '')
+    other.lora.rank = 0
+    other.guide.checkpoint = str(run)
+    with mock.patch.object(preference, 'score_pairs', keeping):
+      train_preference.run(other, self.folder / 'guided')
+    assert_close(seen[-1], lora.merge(state.params))
+    self.assertGreater(apart(seen[-1], self.base), 1e-3)
+    self.check_a_base_that_has_moved(other, run, seen[-1])
+
+  def check_a_base_that_has_moved(self, config, run, want):
+    job = launch.start(config, self.folder / 'reader', 'reader')
+    (self.folder / 'base').rename(self.folder / 'moved')
+    with self.assertRaisesRegex(
+        ValueError, r'Expected the parameters that the adapters in .*run.* in '
+        r'.*base, step 1, found nothing. Name .*`base`.*experiments.convert'):
+      frozen_models.load(job, str(run), -1)
+    assert_close(frozen_models.load(job, str(run), -1,
+                                    str(self.folder / 'moved')), want)
+    with self.assertRaisesRegex(ValueError, 'found nothing'):
+      frozen_models.load(job, str(run), -1, str(self.folder / 'elsewhere'))
+
+  def test_adapters_on_random_parameters_find_them_by_the_seed(self):
+    config = with_adapters(dpo_tiny.get_config('smoke'), '')
+    config.seed = 3
+    state = train_preference.run(config, self.folder / 'run')
+    config.seed = 0  # of the run at hand: not that of the other one
+    job = launch.start(config, self.folder / 'reader', 'reader')
+    found = frozen_models.load(job, str(self.folder / 'run/checkpoints'), -1)
+    assert_close(found, lora.merge(state.params))
 
   def test_a_new_head_is_trained_in_full_beside_the_adapters(self):
     config = with_adapters(bradley_terry_tiny.get_config('smoke'),

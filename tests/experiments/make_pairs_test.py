@@ -1,15 +1,12 @@
 """Best of n against worst, picked by hand."""
 import pathlib
 import tempfile
-import types
-from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
 
 from configs.pairs import worked_sums
 from experiments import make_pairs
-from rljax.training import checkpoint
 from tests.experiments import graded as graded_lib
 
 
@@ -46,23 +43,17 @@ class PickTest(parameterized.TestCase):
 
 class StepTest(absltest.TestCase):
 
-  def test_the_newest_checkpoint_is_named_by_its_number(self):
+  def test_groups_are_gone_on_with_from_the_checkpoint_they_are_of(self):
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-    job = types.SimpleNamespace(fingerprint={'width': 1})
     config = worked_sums.get_config('smoke').lock()
-    self.assertEqual(make_pairs.with_step(config, job).init.step, -1)
-    config.init.checkpoint = str(folder)
-    found = []
-    for steps in (7,), (7, 12):
-      with mock.patch.object(checkpoint.Checkpointer, 'steps',
-                             lambda _, steps=steps: steps):
-        found.append(make_pairs.with_step(config, job))
-    self.assertEqual([one.init.step for one in found], [7, 12])
-    # Samples of the one are not gone on with from the other.
-    make_pairs.claim(found[0], folder)
-    make_pairs.claim(found[0], folder)
+    config.init.checkpoint = str(folder / 'checkpoints')
+    for newest in (7, 12):
+      (folder / 'checkpoints' / str(newest)).mkdir(parents=True)
+      self.assertEqual(make_pairs.claim(config, folder).init.step, 7)
+    # Samples of the one are not mixed with those of another.
+    config.init.step = 12
     with self.assertRaisesRegex(ValueError, 'init.step: there 7, now 12'):
-      make_pairs.claim(found[1], folder)
+      make_pairs.claim(config, folder)
 
 
 if __name__ == '__main__':
