@@ -142,17 +142,34 @@ def place_in_response(batch: PreferenceBatch) -> jax.Array:
 
 
 def in_shared_prefix(batch: PreferenceBatch) -> jax.Array:
-  """bool: response tokens before the first in which a pair's sides differ."""
+  """bool: response tokens before the first in which a pair's sides differ.
+
+  Counted over the row, the response tokens of a side have numbers in a row: the
+  token at the same place of the other side is found by its first number, in
+  time and memory that grow with T, not with its square.
+  """
+  mask_BT, num_tokens = batch.mask_BT, batch.mask_BT.shape[1]
+  count_BT = mask_BT.astype(jnp.int32)
+  number_BT = jnp.cumsum(count_BT, axis=1) - count_BT
   place_BT = place_in_response(batch)
-  partner_BTS = (
-      (batch.pair_BT[:, :, None] == batch.pair_BT[:, None, :])
-      & (batch.chosen_BT[:, :, None] != batch.chosen_BT[:, None, :])
-      & (place_BT[:, :, None] == place_BT[:, None, :])
-      & batch.mask_BT[:, None, :] & (batch.pair_BT > 0)[:, :, None])
-  same_BT = jnp.any(partner_BTS & (
-      batch.tokens_BT[:, :, None] == batch.tokens_BT[:, None, :]), axis=-1)
-  differs_BT = batch.mask_BT & ~same_BT
-  return batch.mask_BT & (segments.running_sum(
+  # C: sides, of which pair p has 2p and 2p + 1; 0 and 1 are of no pair.
+  side_BT = 2 * batch.pair_BT + batch.chosen_BT
+  row_B1 = jnp.arange(mask_BT.shape[0])[:, None]
+  zeros_BC = jnp.zeros(
+      (mask_BT.shape[0], 2 * batch.weight_BP.shape[1] + 2), jnp.int32)
+  first_BC = (zeros_BC + num_tokens).at[row_B1, side_BT].min(
+      jnp.where(mask_BT, number_BT, num_tokens))
+  size_BC = zeros_BC.at[row_B1, side_BT].add(count_BT)
+  by_number_BT = jnp.zeros_like(batch.tokens_BT).at[
+      row_B1, jnp.where(mask_BT, number_BT, num_tokens)].set(
+          batch.tokens_BT, mode='drop')
+
+  of_other = lambda x_BC: jnp.take_along_axis(x_BC, side_BT ^ 1, axis=1)
+  there_BT = (batch.pair_BT > 0) & (place_BT < of_other(size_BC))
+  other_BT = jnp.take_along_axis(by_number_BT, jnp.where(
+      there_BT, of_other(first_BC) + place_BT, 0), axis=1)
+  differs_BT = mask_BT & ~(there_BT & (batch.tokens_BT == other_BT))
+  return mask_BT & (segments.running_sum(
       differs_BT.astype(jnp.int32), batch.segment_BT) == 0)
 
 

@@ -15,8 +15,11 @@ import pytest
 from configs.preference import dpo_tiny
 from configs.preference import tgdpo_tiny
 from experiments import launch
+from experiments import pins
 from experiments import train_preference
+from rljax.training import checkpoint
 from rljax.training import metrics
+from rljax.training import optimizer as optimizers
 from rljax.training import preference
 from tests.end_to_end import runs
 
@@ -129,7 +132,7 @@ class PreferenceTest(absltest.TestCase):
       self.assertTrue(
           (self.folder / 'whole' / 'plots' / f'{name}.png').exists())
 
-  def stop_after_step(self, step, name):
+  def stop_after_step(self, step, name, config=None):
     write = metrics.MetricWriter.write
 
     def writing(writer, number, values):
@@ -139,7 +142,40 @@ class PreferenceTest(absltest.TestCase):
 
     with mock.patch.object(metrics.MetricWriter, 'write', writing):
       with self.assertRaisesRegex(launch.Preempted, f'saved step {step + 1}'):
-        self.run_script(name, self.config())
+        self.run_script(name, config or self.config())
+
+  def test_a_reference_that_goes_on_is_read_as_it_was_at_first(self):
+    others = self.folder / 'other' / 'checkpoints'
+    self.save_other(others, 5)
+    config = lambda: self.config(**{
+        'scores.precompute': False, 'reference.checkpoint': str(others)})
+    self.run_script('whole', config())
+    for name in ('pinned', 'newest'):
+      self.stop_after_step(1, name, config())
+    self.save_other(others, 6)
+    self.run_script('pinned', config())
+    self.assert_same_end('pinned')
+    pinned = pins.pinned
+    with self.subTest('else it ends elsewhere'), mock.patch.object(
+        pins, 'pinned', lambda config, stored, unread: pinned(config, {})):
+      self.run_script('newest', config())
+      with self.assertRaisesRegex(AssertionError, 'differs by up to'):
+        self.assert_same_end('newest')
+    with self.subTest('gone'):
+      shutil.rmtree(others / '5')
+      with self.assertRaisesRegex(ValueError, r'step 5 .*reference.step=-1.*6'):
+        self.run_script('pinned', config())
+
+  def save_other(self, folder, step):
+    """A checkpoint of another policy of the same kind."""
+    config = self.config()
+    job = launch.start(config, self.folder / 'reader', 'other')
+    state, _ = launch.initial_state(
+        config, job, optimizers.make_optimizer('sgd', 0.1),
+        jax.random.key(step))
+    with checkpoint.Checkpointer(folder,
+                                 fingerprint=job.fingerprint) as saver:
+      saver.save(step, state, {}, force=True)
 
   def check_guide(self, dpo):
     config = self.config(tgdpo_tiny, **{
