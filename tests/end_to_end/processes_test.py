@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 from absl.testing import absltest
 import jax
@@ -20,6 +21,8 @@ import pytest
 from experiments import launch_local
 from experiments import sft
 from experiments import train_policy
+from experiments import train_preference
+from rljax.training import preference
 from tests.end_to_end import runs
 from tests.end_to_end import smoke
 
@@ -172,6 +175,35 @@ class ProcessesTest(absltest.TestCase):
     runs.finish(start('sft', 'sft', self.scratch, self.workdir,
                       {'checkpoint.every': 1, 'mesh.data': 2, 'mesh.fsdp': 4}))
     assert_same_end(self.workdir, self.reference('one_sft'), 4)
+
+  @pytest.mark.slow
+  def test_pairs_end_alike_with_a_reference_scored_by_both(self):
+    more = {'optimizer.learning_rate': 1e-2}
+    one = alone(train_preference, 'preference', self.scratch,
+                self.scratch / 'one_preference', more)
+    runs.finish(start('train_preference', 'preference', self.scratch,
+                      self.workdir, more))
+    assert_same_end(self.workdir, one, 2)
+    for got, want in zip(runs.lines(self.workdir), runs.lines(one),
+                         strict=True):
+      self.assertEqual(got['train_tokens'], want['train_tokens'])
+      self.assertAlmostEqual(got['loss'], want['loss'], delta=1e-5)
+    kept, wanted = (path / 'scores' / 'reference'
+                    for path in (self.workdir, one))
+    name = 'fingerprint.json'  # with it, of the same bits
+    self.assertEqual((kept / name).read_text(), (wanted / name).read_text())
+    with np.load(kept / '00000.npz') as got, (
+        np.load(wanted / '00000.npz')) as want:
+      for side in ('chosen', 'rejected'):
+        np.testing.assert_allclose(got[side], want[side], atol=1e-5)
+        self.assertGreater(np.abs(want[side]).min(), 0)
+
+    # One goes on with what two have scored and trained.
+    resumed = begun(self.workdir, self.workdir.with_name('resumed'), 1)
+    with mock.patch.object(preference, 'score_pairs') as score:
+      alone(train_preference, 'preference', self.scratch, resumed, more)
+    score.assert_not_called()
+    assert_same_end(resumed, one, 2)
 
   def test_a_killed_process_ends_the_other_with_a_message(self):
     long = {'num_steps': 10_000, 'checkpoint.every': 1}
