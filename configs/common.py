@@ -177,7 +177,7 @@ def corrupted(tasks, train_size: int, held_out: int) -> dict:
 
 
 def preference_file(path: str, form: str, held_out: int) -> dict:
-  """Pairs of a local file; its forms stand in rljax/data/preference.py."""
+  """Your own pairs or lists; rljax/data/preference.py says in which forms."""
   return dict(name='file', path=path, form=form, held_out=held_out,
               test_path=config_dict.placeholder(str), unfit='drop', seed=0,
               other='worst', score='overall_score')
@@ -233,16 +233,10 @@ def reward_model(form: str) -> config_dict.ConfigDict:
   return config
 
 
-def toy_comparisons(count: int, size: int = 2) -> dict:
+def toy_comparisons(count: int, held_out: int, size: int = 2) -> dict:
   """Texts of which the one that holds a letter more often is better."""
-  return dict(name='toy', count=count, length=5, requests='a', size=size,
-              flip=0.0, seed=0)
-
-
-def comparison_file(path: str, form: str) -> dict:
-  """Your own comparisons; `rljax/data/preference.py` lists the forms."""
-  return dict(name='file', path=path, form=form, unfit='drop', seed=0,
-              other='worst', score='overall_score')
+  return dict(name='toy', count=count, held_out=held_out, length=5,
+              requests='a', size=size, flip=0.0, seed=0)
 
 
 def toy_judge() -> dict:
@@ -255,11 +249,9 @@ def toy_judge() -> dict:
               tied_head=False)
 
 
-def comparisons(source: dict, validation_size: int,
-                lists_per_step: int) -> dict:
+def comparisons(source: dict, lists_per_step: int) -> dict:
   """A data section of a reward model."""
-  return dict(source=source, validation_size=validation_size,
-              lists_per_step=lists_per_step, too_long='drop',
+  return dict(source=source, lists_per_step=lists_per_step, too_long='drop',
               max_records=0)  # of training; 0: all
 
 

@@ -44,19 +44,24 @@ def open_data(config, job: launch.Job) -> Data:
   """Reads, tokenises and cuts the pairs of a config, and says what was lost.
 
   Raises:
-    ValueError: an unknown source, a line that is refused, or nothing left.
+    ValueError: an unknown source, a form of lists, a line that is refused, or
+      nothing left.
   """
   options = dict(config.data.source)
   name = options.pop('name')
   if name not in SOURCES:
     raise ValueError(f'Expected data.source.name among {sorted(SOURCES)}, got '
                      f'{name!r}. Correct it.')
-  parts, dropped = SOURCES[name](**{
+  if options.get('form') in records_lib.LISTS:
+    raise ValueError(
+        f'Expected a form of pairs, got {options["form"]!r}, whose lines have '
+        'lists of responses; train a reward model on them, or write pairs.')
+  found = SOURCES[name](**{
       key: str(pathlib.Path(value).expanduser()) if key == 'data_dir' else value
       for key, value in options.items()})
   limits = make_limits(config, job)
-  counts, tokens = {'lines left out': dropped}, {}
-  for part, records in parts.items():
+  counts, tokens = {'lines left out': dict(found.dropped)}, {}
+  for part, records in (('train', found.train), ('held_out', found.held_out)):
     chosen = pipeline.choose(records_lib.source(part, records),
                              domains=config.data.domains)
     tokens[part], counts[part] = preference_tokens.tokenize_all(
@@ -66,8 +71,8 @@ def open_data(config, job: launch.Job) -> Data:
           f'Expected pairs that fit in the {part} part, got none of '
           f'{len(chosen)}: {counts[part]}. Raise data.max_prompt_length or '
           'packing.row_length.')
-  for part, found in counts.items():
-    lost = {key: n for key, n in found.items() if n}
+  for part, count in counts.items():
+    lost = {key: n for key, n in count.items() if n}
     launch.say(f'   {part:<14} {lost if lost else "none"}')
   digest = preference_tokens.digest([*tokens['train'], *tokens['held_out']])
   return Data(f'{name}/{digest}', tokens['train'], tokens['held_out'], counts,
@@ -156,9 +161,12 @@ def make_batches(config, job: launch.Job, layout: preference.Layout, data: Data,
 
 
 def _frozen(config, job, name, params):
-  source = {'reference': config.reference, 'guide': config.guide}[name]
-  if source.checkpoint:
-    return frozen_models.load(job, source.checkpoint, source.step, source.base)
+  reference, guide = config.reference, config.guide
+  folder, step, base = {
+      'reference': (reference.checkpoint, reference.step, reference.base),
+      'guide': (guide.checkpoint, guide.step, guide.base)}[name]
+  if folder:
+    return frozen_models.load(job, folder, step, base)
   if name == 'guide':
     raise ValueError(
         'Expected a guide for this loss, got an empty config.guide.checkpoint. '

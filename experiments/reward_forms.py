@@ -58,10 +58,6 @@ def check(config):
   if config.form == 'judge' and pack.num_candidates != 2:
     raise ValueError('Expected packing.num_candidates=2 for a judge of pairs, '
                      f'got {pack.num_candidates}. Set it.')
-  if config.data.validation_size < 4:
-    raise ValueError(
-        'Expected data.validation_size >= 4, two pairs to fit a temperature on '
-        f'and two to measure, got {config.data.validation_size}. Raise it.')
   if pack.num_rows < config.data.lists_per_step:
     raise ValueError(
         'Expected packing.num_rows >= data.lists_per_step = '

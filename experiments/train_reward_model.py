@@ -31,6 +31,8 @@ from rljax.training import preemption
 from rljax.training import state as states
 from rljax.training import update as updates
 
+SOURCES = {'toy': toy_comparisons.open_lists, 'file': preference.open_files}
+
 
 def run(config, workdir: str) -> states.TrainState:
   """Builds the pieces, then writes the algorithm out as a loop."""
@@ -107,10 +109,15 @@ def open_data(config, make):
   """Batches of what a step takes, held-out records, and counts of all drops.
 
   Raises:
-    ValueError: an unknown source, a bad line, or records that do not fit a row
-      with data.too_long='fail'.
+    ValueError: an unknown source, a bad line, too few to measure by, or records
+      that do not fit a row with data.too_long='fail'.
   """
   name, train, held_out, unfit = read(config)
+  if len(held_out) < 4:
+    raise ValueError(
+        'Expected four held-out comparisons or more, two to fit a temperature '
+        f'on and two to measure, got {len(held_out)}. Raise '
+        'data.source.held_out.')
   if config.form == 'scores':
     check_sizes(train, config.packing.num_candidates)
   kept, counts = candidates.all_of(train, make)
@@ -134,29 +141,18 @@ def open_data(config, make):
 
 def read(config):
   """(name, training records, held-out records, lines left out by reason)."""
-  options, size = dict(config.data.source), config.data.validation_size
+  options = dict(config.data.source)
   kind = options.pop('name')
-  if kind == 'toy':
-    train = toy_comparisons.records(**options)
-    # Labels to be measured by are right.
-    held_out = toy_comparisons.records(**options | dict(
-        count=size, seed=options['seed'] + 1, flip=0.0, name='held-out'))
-    name, unfit = f'toy/{sorted(options.items())}', {}
-  elif kind == 'file':
-    check_form(config.form, options['form'])
-    file = preference.read(**options)
-    parts = preference.split(file.records, validation_size=size,
-                             seed=options['seed'])
-    train, held_out = parts['train'], parts['validation']
-    name, unfit = file.name, dict(file.dropped)
-  else:
-    raise ValueError(f"Expected data.source.name 'toy' or 'file', got {kind!r}"
-                     '. Correct it.')
+  if kind not in SOURCES:
+    raise ValueError(f'Expected data.source.name among {sorted(SOURCES)}, got '
+                     f'{kind!r}. Correct it.')
+  check_form(config.form, options.get('form'))
+  name, train, held_out, unfit = SOURCES[kind](**options)
   most = config.data.max_records
-  return name, train[:most] if most else train, held_out, unfit
+  return name, train[:most] if most else train, held_out, dict(unfit)
 
 
-def check_form(trained: str, form: str):
+def check_form(trained: str, form: str | None):
   """Refuses lines whose order is no label where labels are learnt.
 
   Raises:

@@ -16,10 +16,10 @@ from ml_collections import config_dict
 
 from experiments import preference_pairs
 from experiments import reward_forms
+from experiments import train_reward_model
 from rljax import losses
 from rljax import packing
 from rljax import sharding
-from rljax.data import preference
 from rljax.data import reward_benchmarks
 from rljax.data import toy_comparisons
 from rljax.models import denoiser
@@ -97,9 +97,10 @@ def accepted(family, section, config):
         config.data.source.name == 'corrupted') else set()
     return {'name'} | (keywords(opener) - {'options'}) | more
   if section == 'data.source' and family == 'reward':
-    return {'name'} | keywords(dict(
-        toy=toy_comparisons.records, file=preference.read)[
-            config.data.source.name])
+    opener = train_reward_model.SOURCES[config.data.source.name]
+    more = keywords(toy_comparisons.records) if (
+        config.data.source.name == 'toy') else set()
+    return {'name'} | (keywords(opener) - {'options'}) | more
   if section == 'data.source':
     builder = importlib.import_module(
         f'rljax.data.builders.{config.data.source.name}.builder')
@@ -111,7 +112,7 @@ def accepted(family, section, config):
           'coef', 'entropy'},
       'checkpoint': lambda: keywords(checkpoint.Checkpointer),
       'critic.optimizer.schedule': lambda: keywords(optimizers.make_schedule),
-      'lora': lambda: {'base'} | keywords(lora.create) - {
+      'lora': lambda: {'base', 'base_step'} | keywords(lora.create) - {
           'params', 'key', 'whole'},
       'evaluation.sampling': lambda: keywords(sampling.make_params),
       'pairs.sampling': lambda: keywords(sampling.make_params),

@@ -152,7 +152,7 @@ def reward_built(config):
   form = reward_forms.create(config, job, parts)
   if config.data.source.name == 'file':  # of the user's
     config = config.copy_and_resolve_references().unlock()
-    config.data.source = common.toy_comparisons(100)
+    config.data.source = common.toy_comparisons(100, held_out=4)
   _, train, held_out, _ = train_reward_model.read(config)
   items, _ = candidates.all_of(train[:config.data.lists_per_step], form.make)
   assert held_out and len(items) == config.data.lists_per_step

@@ -25,8 +25,9 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.num_steps = 2 if smoke else 300
   config.num_heads = 5 if arg == 'ensemble' else 1
   config.data = common.comparisons(
-      common.toy_comparisons(count=32 if smoke else 2_000),
-      validation_size=16 if smoke else 400, lists_per_step=8 if smoke else 32)
+      common.toy_comparisons(count=32 if smoke else 2_000,
+                             held_out=16 if smoke else 400),
+      lists_per_step=8 if smoke else 32)
   config.loss = dict(name='bradley_terry', wrong_label_mass=0.0,
                      margin_coef=0.0, center_coef=0.01)
   config.packing = dict(
@@ -35,6 +36,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       lists_per_row=2, num_candidates=2)
   config.checkpoint.every = 1 if smoke else 100
   if arg == 'file':
-    config.data.source = common.comparison_file('data/pairs.jsonl', 'jsonl')
+    config.data.source = common.preference_file(
+        'data/pairs.jsonl', 'jsonl', held_out=400)
     config.packing.update(row_length=1_024, rows_per_device=1)
   return config

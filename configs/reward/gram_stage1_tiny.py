@@ -24,8 +24,9 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.model = common.toy_judge()
   config.num_steps = 2 if smoke else 250
   config.data = common.comparisons(
-      common.toy_comparisons(count=32 if smoke else 8_000),
-      validation_size=16 if smoke else 100, lists_per_step=8 if smoke else 32)
+      common.toy_comparisons(count=32 if smoke else 8_000,
+                             held_out=16 if smoke else 100),
+      lists_per_step=8 if smoke else 32)
   config.loss = dict(name='cross_entropy')
   config.packing = dict(
       common.rows(256, num_rows=8 if smoke else 32,
@@ -36,7 +37,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       decay_steps=config.num_steps)
   config.checkpoint.every = 1 if smoke else 125
   if arg == 'file':
-    config.data.source = common.comparison_file(
-        'data/unlabeled.jsonl', 'unlabeled')
+    config.data.source = common.preference_file(
+        'data/unlabeled.jsonl', 'unlabeled', held_out=100)
     config.packing.update(row_length=1_024, rows_per_device=1)
   return config

@@ -30,8 +30,9 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.model = common.toy_judge()
   config.num_steps = 2 if smoke else 40 if adapt else 400
   config.data = common.comparisons(
-      common.toy_comparisons(count=32 if smoke else 128 if adapt else 2_000),
-      validation_size=16 if smoke else 400, lists_per_step=8 if smoke else 32)
+      common.toy_comparisons(count=32 if smoke else 128 if adapt else 2_000,
+                             held_out=16 if smoke else 400),
+      lists_per_step=8 if smoke else 32)
   config.loss = dict(name='gram', wrong_label_mass=0.05, mass_coef=0.0)
   if arg == 'noisy':
     config.data.source.flip = config.loss.wrong_label_mass = 0.1
@@ -46,6 +47,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       decay_steps=config.num_steps)
   config.checkpoint.every = 1 if smoke else 100
   if arg == 'file':
-    config.data.source = common.comparison_file('data/pairs.jsonl', 'jsonl')
+    config.data.source = common.preference_file(
+        'data/pairs.jsonl', 'jsonl', held_out=400)
     config.packing.update(row_length=1_024, rows_per_device=1)
   return config

@@ -21,8 +21,9 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.model = dict(variant='tiny_dense')
   config.num_steps = 2 if smoke else 300
   config.data = common.comparisons(
-      common.toy_comparisons(count=32 if smoke else 2_000, size=4),
-      validation_size=16 if smoke else 400, lists_per_step=8 if smoke else 16)
+      common.toy_comparisons(count=32 if smoke else 2_000,
+                             held_out=16 if smoke else 400, size=4),
+      lists_per_step=8 if smoke else 16)
   config.loss = dict(name='plackett_luce', center_coef=0.01)
   config.packing = dict(
       common.rows(64, num_rows=8 if smoke else 16,
@@ -30,6 +31,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       lists_per_row=1, num_candidates=4)
   config.checkpoint.every = 1 if smoke else 100
   if arg == 'file':
-    config.data.source = common.comparison_file('data/ranked.jsonl', 'ranked')
+    config.data.source = common.preference_file(
+        'data/ranked.jsonl', 'ranked', held_out=400)
     config.packing.update(row_length=2_048, rows_per_device=1)
   return config

@@ -20,25 +20,21 @@ _NUMBER = re.compile(r'\d+')
 _TRIES = 100
 
 
-def open_pairs(*, held_out: int, seed: int,
-               **options) -> tuple[dict[str, list[preference.Record]], dict]:
+def open_pairs(*, held_out: int, seed: int, **options) -> preference.Parts:
   """Pairs of the problems of `builders/reasoning_gym`.
 
   Args:
     held_out: problems of each task that no training pair is of.
     seed: of the problems and of the texts.
     **options: of that builder: data_dir, tasks, train_size.
-
-  Returns:
-    {'train': pairs, 'held_out': pairs}, and what was left out, by reason.
   """
-  parts = {}
-  for name, split in (('train', 'train'), ('held_out', 'test')):
+  parts = []
+  for split in ('train', 'test'):
     problems = sources.open_source(
         'reasoning_gym', split=split, seed=seed, test_size=held_out,
         validation_size=0, **options)
-    parts[name] = [pair(problem, seed) for problem in problems]
-  return parts, {}
+    parts.append([pair(problem, seed) for problem in problems])
+  return preference.Parts(f'corrupted/{problems.name}', *parts, {})
 
 
 def pair(problem: sources.Record, seed: int) -> preference.Record:

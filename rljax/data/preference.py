@@ -36,6 +36,7 @@ import hashlib
 import json
 import pathlib
 from typing import Any
+from typing import NamedTuple
 import zlib
 
 import numpy as np
@@ -55,6 +56,14 @@ class File:
   name: str                   # of what was read; kept in checkpoints
   records: tuple[Record, ...]
   dropped: Mapping[str, int]  # reason -> lines; all of REASONS
+
+
+class Parts(NamedTuple):
+  """What a source gives to train on and to hold out."""
+  name: str                   # of all that was read; kept in checkpoints
+  train: list[Record]
+  held_out: list[Record]
+  dropped: Mapping[str, int]  # reason -> lines left out
 
 
 def read(
@@ -120,30 +129,22 @@ def open_files(
     seed: int = 0,
     other: str = 'worst',
     score: str = 'overall_score',
-) -> tuple[dict[str, list[Record]], dict[str, int]]:
-  """Training pairs of a file, and held-out ones of it or of another file.
+) -> Parts:
+  """Training records of a file, and held-out ones of it or of another file.
 
   Args:
     path: of the file to train on.
     form: of both files.
     held_out: prompts of that file to hold out; 0 with a `test_path`.
-    test_path: a file of pairs to hold out.
+    test_path: a file to hold out.
     unfit: as in `read`.
     seed: of the prompts held out, and as in `read`.
     other: as in `read`.
     score: as in `read`.
 
-  Returns:
-    {'train': pairs, 'held_out': pairs}, and lines left out, by reason.
-
   Raises:
-    ValueError: as `read`; or a form of lists, held out twice or not at all, or
-      a prompt in both.
+    ValueError: as `read`; or held out twice or not at all, or a prompt in both.
   """
-  if form in LISTS:
-    raise ValueError(
-        f'Expected a form of pairs, got {form!r}, whose lines have lists of '
-        'responses; train a reward model on them, or write pairs.')
   if bool(held_out) == (test_path is not None):
     raise ValueError(
         'Expected either held_out > 0 or a test_path, got '
@@ -153,15 +154,15 @@ def open_files(
   train = read(path, **options)
   if test_path is None:
     parts = split(train.records, test_size=held_out, seed=seed)
-    return {'train': parts['train'], 'held_out': parts['test']}, dict(
-        train.dropped)
+    return Parts(train.name, parts['train'], parts['test'], train.dropped)
   test = read(test_path, **options)
   lines.check_disjoint(*([{'prompt': prompt_key(record)} for record in file]
                          for file in (train.records, test.records)), 'prompt')
   apart = [record | {'id': f'held_out/{record["id"]}'}
            for record in test.records]
-  return ({'train': list(train.records), 'held_out': apart},
-          {name: train.dropped[name] + test.dropped[name] for name in REASONS})
+  return Parts(
+      train.name, list(train.records), apart,
+      {name: train.dropped[name] + test.dropped[name] for name in REASONS})
 
 
 def split(

@@ -10,9 +10,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from rljax.data.preference import Parts
 from rljax.data.preference import Record
 
 LETTERS = 'abcdefgh'
+
+
+def open_lists(*, held_out: int, seed: int, **options) -> Parts:
+  """Lists to train on, and others with right labels to be measured by.
+
+  Args:
+    held_out: how many of the others.
+    seed: of everything.
+    **options: of `records`.
+  """
+  train = records(seed=seed, **options)
+  apart = records(seed=seed + 1, **options | dict(
+      count=held_out, flip=0.0, name='held-out'))
+  return Parts(f'toy/{seed}/{sorted(options.items())}', train, apart, {})
 
 
 def records(count: int, *, seed: int, length: int = 5, letters: str = LETTERS,

@@ -21,15 +21,15 @@ class CorruptedTest(parameterized.TestCase):
     cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory())
     cls.options = dict(data_dir=cls.folder, tasks=TASKS, train_size=30,
                        held_out=6, seed=0)
-    cls.parts, cls.dropped = corrupted.open_pairs(**cls.options)
+    cls.parts = corrupted.open_pairs(**cls.options)
     problems = sources.open_source(
         'reasoning_gym', data_dir=cls.folder, split='train', tasks=TASKS,
         train_size=30, validation_size=0, test_size=6, seed=0)
     cls.problems = {problem['id']: problem for problem in problems}
 
   def test_right_against_wrong_by_one_number(self):
-    self.assertLen(self.parts['train'], 60)
-    for record in self.parts['train']:
+    self.assertLen(self.parts.train, 60)
+    for record in self.parts.train:
       problem = self.problems[record['id']]
       self.assertTrue(teacher.check(problem, record['chosen']).valid)
       self.assertFalse(teacher.check(problem, record['rejected']).valid)
@@ -40,13 +40,13 @@ class CorruptedTest(parameterized.TestCase):
 
   def test_parts_share_neither_prompts_nor_ids(self):
     for key in (preference.prompt_key, lambda record: record['id']):
-      sets = [{key(record) for record in self.parts[part]}
-              for part in ('train', 'held_out')]
+      sets = [{key(record) for record in part}
+              for part in (self.parts.train, self.parts.held_out)]
       self.assertEmpty(sets[0] & sets[1])
-    self.assertLen(self.parts['held_out'], 12)
+    self.assertLen(self.parts.held_out, 12)
 
   def test_the_seed_alone_decides(self):
-    again, _ = corrupted.open_pairs(**self.options)
+    again = corrupted.open_pairs(**self.options)
     self.assertEqual(again, self.parts)
 
   def test_a_solution_that_nothing_spoils_is_refused(self):

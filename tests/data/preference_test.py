@@ -174,26 +174,23 @@ class UseTest(absltest.TestCase):
     folder = self.enterContext(tempfile.TemporaryDirectory())
     row = lambda i, **more: LINES['jsonl'] | {'prompt': f'Hi {i}'} | more
     path = write(folder, *map(row, range(10)), row(3, chosen='Yes.'))
-    parts, dropped = preference.open_files(
+    parts = preference.open_files(
         path=path, form='jsonl', held_out=2, unfit='drop')
-    self.assertLen(parts['held_out'], 2)
-    self.assertLen(parts['train'], 9)
-    self.assertEqual(sum(dropped.values()), 0)
+    self.assertLen(parts.held_out, 2)
+    self.assertLen(parts.train, 9)
+    self.assertEqual(sum(parts.dropped.values()), 0)
     other = write(folder, row(50), row(51, chosen=''), name='test.jsonl')
-    parts, dropped = preference.open_files(
+    parts = preference.open_files(
         path=path, form='jsonl', held_out=0, test_path=other, unfit='drop')
-    ids = [record['id'] for part in parts.values() for record in part]
+    ids = [record['id'] for record in parts.train + parts.held_out]
     self.assertLen(set(ids), 12)  # lines of two files have equal numbers
-    self.assertEqual(dropped['empty_response'], 1)
+    self.assertEqual(parts.dropped['empty_response'], 1)
     with self.assertRaisesRegex(ValueError, 'no test prompt in the training'):
       preference.open_files(path=path, form='jsonl', held_out=0,
                             test_path=path)
     for bad in (dict(held_out=0), dict(held_out=2, test_path=other)):
       with self.assertRaisesRegex(ValueError, 'either held_out > 0 or a test'):
         preference.open_files(path=path, form='jsonl', **bad)
-    for form in preference.LISTS:
-      with self.assertRaisesRegex(ValueError, f"form of pairs, got '{form}'"):
-        preference.open_files(path=path, form=form, held_out=2)
 
   def test_the_order_of_a_pair_is_a_coin_of_seed_and_id(self):
     records = self.records(400)

@@ -174,7 +174,7 @@ class RewardModelTest(absltest.TestCase):
         ({'form': 'score'}, "got 'score'"),
         ({'num_heads': 0}, 'num_heads >= 1'),
         ({'data.lists_per_step': 99}, 'num_rows >='),
-        ({'data.validation_size': 1}, 'validation_size >= 4'),
+        ({'data.source.held_out': 3}, 'four held-out .*got 3'),
         ({'loss.center_coef': -1.0}, 'center_coef >= 0'),
         ({'data.source.size': 3}, 'num_candidates')):
       with self.assertRaisesRegex(ValueError, message):

@@ -23,8 +23,9 @@ class DataTest(parameterized.TestCase):
   def config(self, lines, **changes):
     self.path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     config = bradley_terry_tiny.get_config('smoke')
-    config.data.source = common.comparison_file(str(self.path), 'jsonl')
-    config.data.update(validation_size=2, lists_per_step=2)
+    config.data.source = common.preference_file(
+        str(self.path), 'jsonl', held_out=4)
+    config.data.update(lists_per_step=2)
     config.data.update(changes)
     return config
 
@@ -39,9 +40,9 @@ class DataTest(parameterized.TestCase):
     config = self.config([*self.pairs(), dict(prompt='q', chosen='same',
                                               rejected='same')])
     batches, held_out, counts = train_reward_model.open_data(config, self.make)
-    self.assertLen(held_out, 2)
-    self.assertEqual(counts['whole'], 6)
-    self.assertEqual(sum(counts.values()), 7)  # and the one without a winner
+    self.assertLen(held_out, 4)
+    self.assertEqual(counts['whole'], 4)
+    self.assertEqual(sum(counts.values()), 5)  # and the one without a winner
     self.assertLen(next(batches), 2)
 
   def test_long_pairs_are_cut_dropped_or_an_error(self):
@@ -58,7 +59,7 @@ class DataTest(parameterized.TestCase):
   def test_few_labels(self):
     config = self.config(self.pairs(), max_records=3)
     _, train, held_out, _ = train_reward_model.read(config)
-    self.assertEqual((len(train), len(held_out)), (3, 2))
+    self.assertEqual((len(train), len(held_out)), (3, 4))
 
   def lists(self, form, trained='scores', size=3):
     config = self.config([dict(prompt=f'q{i}', responses=list('abcd'[:size]))
@@ -75,7 +76,7 @@ class DataTest(parameterized.TestCase):
     for known in (('pretraining', 'unlabeled'), ('scores', 'ranked')):
       _, train, _, _ = train_reward_model.read(
           self.lists(known[1], known[0], size=2))
-      self.assertLen(train, 6)
+      self.assertLen(train, 4)
 
   def test_a_list_longer_than_its_places_is_refused_at_once(self):
     config = self.lists('ranked')
