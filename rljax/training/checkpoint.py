@@ -291,13 +291,18 @@ def _name(path) -> str:
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def _compare_fingerprints(path: pathlib.Path, saved: dict, expected: dict):
+def differences(saved: dict, expected: dict, there: str = 'checkpoint',
+                here: str = 'this run') -> list[str]:
+  """Lines of what was stored otherwise than it is expected, by key."""
   absent = '(absent)'
-  differing = [
-      f'  {key}: checkpoint {saved.get(key, absent)!r}, '
-      f'this run {expected.get(key, absent)!r}'
-      for key in sorted(saved.keys() | expected.keys())
-      if saved.get(key, absent) != expected.get(key, absent)]
+  return [f'  {key}: {there} {saved.get(key, absent)!r}, '
+          f'{here} {expected.get(key, absent)!r}'
+          for key in sorted(saved.keys() | expected.keys())
+          if saved.get(key, absent) != expected.get(key, absent)]
+
+
+def _compare_fingerprints(path: pathlib.Path, saved: dict, expected: dict):
+  differing = differences(saved, expected)
   if differing:
     raise ValueError(
         f'Expected a checkpoint of this run in {path}, but it was written with '

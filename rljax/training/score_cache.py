@@ -25,6 +25,7 @@ import numpy as np
 
 from rljax import processes
 from rljax.packing.pairs import Sides
+from rljax.training import checkpoint
 from rljax.training import metrics
 from rljax.types import TokenPair
 
@@ -116,7 +117,7 @@ def _sum_of_bits(x):
 
 def _claim(folder, fingerprint):
   """Makes the folder that of these scores, or says what else it is of."""
-  path, absent = folder / _FINGERPRINT, '(absent)'
+  path = folder / _FINGERPRINT
   saved = json.loads(path.read_text()) if path.exists() else None
   processes.meet()  # before it is written, all have read
   if saved is None:
@@ -124,11 +125,7 @@ def _claim(folder, fingerprint):
       folder.mkdir(parents=True, exist_ok=True)
       _replace(path, json.dumps(fingerprint, indent=1).encode())
     return
-  differing = [
-      f'  {key}: there {saved.get(key, absent)!r}, now '
-      f'{fingerprint.get(key, absent)!r}'
-      for key in sorted(saved.keys() | fingerprint.keys())
-      if saved.get(key, absent) != fingerprint.get(key, absent)]
+  differing = checkpoint.differences(saved, fingerprint, 'there', 'now')
   if differing:
     raise ValueError(
         f'Expected log-probabilities of this model and these pairs in {folder}'
