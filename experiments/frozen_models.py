@@ -62,11 +62,10 @@ def _restore(job, path, step, params):
 
 def _find_base(config, path, base):
   """Puts a given base into the config, and refuses one that is not there."""
+  folder, step = launch.base_of(config)
   if base:
-    config.init.checkpoint = base
-    config.lora.base = ''
-  folder, step = (config.lora.base, config.lora.base_step) if (
-      config.lora.base) else (config.init.checkpoint, config.init.step)
+    folder = config.lora.base = base
+    config.lora.base_step = step
   if not folder or convert.is_published(folder):
     return  # without one, it was random parameters of the run's seed
   steps = checkpoint.steps_in(pathlib.Path(folder).expanduser())

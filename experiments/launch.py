@@ -341,13 +341,21 @@ def base_params(config, job: Job, key, source=None):
 
   Arguments and errors are those of `initial_state`.
   """
-  base = (config.lora.base, config.lora.base_step) if config.lora.base else (
-      config.init.checkpoint, config.init.step)
+  base = base_of(config)
+  if source and base[1] == pins.NEWEST:
+    run = stored_config(pathlib.Path(source[0]).expanduser().resolve().parent)
+    base = base if run is None else (base[0], base_of(run)[1])  # as it was then
   if config.lora.rank:
     _check_adapters(config, base, source)
   state, _ = _whole_state(config, _without_adapters(job),
                           optimizers.make_optimizer('sgd', 0.0), key, base)
   return state.params
+
+
+def base_of(config) -> tuple[str, int]:
+  """(folder, step) of what adapters lie on; no folder: random parameters."""
+  return (config.lora.base, config.lora.base_step) if config.lora.base else (
+      config.init.checkpoint, config.init.step)
 
 
 def adapting(config, whole=()):

@@ -19,6 +19,7 @@ from rljax.training import checkpoint
 from rljax.training import forward as forwards
 from rljax.training import metrics
 from rljax.training import optimizer as optimizers
+from rljax.training import state as states
 from tests.end_to_end import bad_input_test
 from tests.end_to_end import runs
 from tests.experiments import convert_test
@@ -86,7 +87,8 @@ class LoraTest(absltest.TestCase):
       self.assertTrue([name for name in held if 'gate_up' in name])
 
     job = launch.start(config, self.folder / 'reader', 'evaluate')
-    with self.subTest('read back on the base'):
+    self.go_on_with_base(job)
+    with self.subTest('read back on the base, as it was then'):
       found = read_back(config, job, self.folder / 'parts')
       jax.tree.map(np.testing.assert_array_equal, found, state.params)
       config.init.checkpoint = str(self.folder / 'parts' / 'checkpoints')
@@ -101,6 +103,16 @@ class LoraTest(absltest.TestCase):
       with self.assertRaisesRegex(ValueError, 'lora: checkpoint .*rank.*2'):
         other = launch.start(config, self.folder / 'reader', 'evaluate')
         read_back(config, other, self.folder / 'parts')
+
+  def go_on_with_base(self, job):
+    """A newer checkpoint, of other parameters."""
+    plain = {name: value for name, value in job.fingerprint.items()
+             if name != 'lora'}
+    moved = jax.tree.map(lambda x: x + 1, self.base)
+    with checkpoint.Checkpointer(self.folder / 'base',
+                                 fingerprint=plain) as saver:
+      saver.save(9, states.TrainState(
+          step=np.int32(9), params=moved, opt_state=()), {}, force=True)
 
   def check_exports(self, config, params):
     flags = dict(config=config, family='qwen3_moe',
@@ -134,9 +146,10 @@ class LoraTest(absltest.TestCase):
     rows = batches.ModelInputs(
         tokens_BT, np.arange(16, dtype=np.int32)[None] * ones_BT, ones_BT,
         np.full((2, 16), 1 / 32, np.float32))
-    logps = lambda name: np.asarray(score(frozen_models.load(
-        job, str(self.folder / name), -1), rows)[0])
-    run, export, base = map(logps, ('parts/checkpoints', 'merged', 'base'))
+    logps = lambda name, step: np.asarray(score(frozen_models.load(
+        job, str(self.folder / name), step), rows)[0])
+    run, export = logps('parts/checkpoints', -1), logps('merged', -1)
+    base = logps('base', 5)
     np.testing.assert_allclose(run, export, atol=1e-6)
     self.assertGreater(np.abs(run - base).max(), 1e-3)  # adapters count
 
