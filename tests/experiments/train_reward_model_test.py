@@ -46,7 +46,7 @@ class DataTest(parameterized.TestCase):
     self.assertLen(next(batches), 2)
 
   def test_long_pairs_are_cut_dropped_or_an_error(self):
-    long = [dict(prompt='q' * 60, chosen='y', rejected='n')]
+    long = [dict(prompt='q' * 70, chosen='y', rejected='n')]
     _, _, counts = train_reward_model.open_data(
         self.config([*self.pairs(), *self.pairs(4, 40), *long * 2]), self.make)
     self.assertGreater(counts['cut'], 0)
