@@ -453,7 +453,8 @@ FAULTS = (
           'tests/data/preference_test.py'),
     Fault('stale scores pass', 'rljax/training/checkpoint.py',
           '          if saved.get(key, absent) != expected.get(key, absent)]',
-          '          if key not in saved]', 'tests/training/score_cache_test.py'),
+          '          if key not in saved]',
+          'tests/training/score_cache_test.py'),
 )
 
 
