@@ -44,7 +44,7 @@ def load(job: launch.Job, folder: str, step: int, base: str = ''):
   abstract = states.abstract_state(
       job.model, optax.identity(), job.mesh, job.rules).params
   config = run_folder.stored_config(path.parent) if (
-      run_folder.is_of_a_run(path.parent)) else None
+      run_folder.is_run(path.parent)) else None
   if config is None or not config.lora.rank:
     return _restore(whole, path, step, abstract)
   _find_base(config, path, base)

@@ -102,7 +102,7 @@ def _compare_with_stored(config, workdir: pathlib.Path, free) -> dict[str, Any]:
   return {} if differing else stored
 
 
-def is_of_a_run(folder: pathlib.Path) -> bool:
+def is_run(folder: pathlib.Path) -> bool:
   """Whether `claim` has stored a configuration there."""
   return (folder / _CONFIG).exists()
 
@@ -113,7 +113,7 @@ def stored_config(folder: pathlib.Path) -> config_dict.ConfigDict:
   Raises:
     ValueError: there is none.
   """
-  if not is_of_a_run(folder):
+  if not is_run(folder):
     raise ValueError(f'Expected the folder of a run in {folder}, but it has no '
                      f'{_CONFIG}. Name the --workdir of the training script.')
   config: dict[str, Any] = {}

@@ -65,7 +65,7 @@ def base_params(config, job: launch.Job, key, source=None):
   base = base_of(config)
   if source and base[1] == pins.NEWEST:
     run = pathlib.Path(source[0]).expanduser().resolve().parent
-    if run_folder.is_of_a_run(run):  # as it was then
+    if run_folder.is_run(run):  # as it was then
       base = base[0], base_of(run_folder.stored_config(run))[1]
   if config.lora.rank:
     _check_adapters(config, base, source)
