@@ -40,7 +40,8 @@ def load(job: launch.Job, folder: str, step: int, base: str = ''):
       if name != 'lora'})
   abstract = states.abstract_state(
       job.model, optax.identity(), job.mesh, job.rules).params
-  config = launch.stored_config(path.parent)
+  config = launch.stored_config(path.parent) if (
+      launch.is_run(path.parent)) else None
   if config is None or not config.lora.rank:
     return _restore(whole, path, step, abstract)
   _find_base(config, path, base)

@@ -3,7 +3,7 @@
 The first generator learns whole images and degraded copies of them, so that its
 outputs are worth ranking; the targets are whole images that it has not seen.
 A mark, a frame of one brightness, may be put on a share of the generator's
-images and on every target: then there is a shortcut to be taken.
+images and on another of the targets: then there is a shortcut to be taken.
 """
 from __future__ import annotations
 
@@ -42,9 +42,8 @@ def open_parts(config, seed: int) -> Parts:
   rest = len(whole) - sum(used)
   generator, proxies, held_out, rest = images.split(
       whole, (*used, max(rest, 0)), seed)
-  if data.marked_proxies:
-    proxies, held_out = (_marked(part, 1.0, seed) for part in (
-        proxies, held_out))
+  proxies, held_out = (_marked(part, data.marked_proxies, seed) for part in (
+      proxies, held_out))
   generator = _with_degraded(generator, data.degraded_noise, seed)
   return Parts(_marked(generator, data.marked_share, seed), proxies, held_out,
                rest)

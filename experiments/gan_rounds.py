@@ -100,16 +100,26 @@ def _generator_fit(errors, objective, optimizer, batch_size, num_steps, name):
       name=name)
 
 
-def _reward(config):
-  head = reward_projection.RewardProjection(
+def make_head(config) -> reward_projection.RewardProjection:
+  """The trained part of R."""
+  return reward_projection.RewardProjection(
       tuple(config.reward.hidden), config.reward.conditioned)
+
+
+def make_score_fn(head) -> Callable:
+  """(params, feature_RD, prompt_RD) -> R, compiled."""
+  return jax.jit(lambda params, feature_RD, prompt_RD: jax.nn.sigmoid(
+      head.apply({'params': params}, feature_RD, prompt_RD)))
+
+
+def _reward(config):
+  head = make_head(config)
   optimizer = optimizers.make_optimizer(**config.reward.optimizer)
   objective = losses.get('discriminator', **config.reward.loss)
-  apply = lambda params, feature_RD, prompt_RD: head.apply(
-      {'params': params}, feature_RD, prompt_RD)
   run = fit.make_fit_fn(
       lambda params, batch: objective.loss(
-          apply(params, batch.feature_BD, batch.prompt_BD), batch),
+          head.apply({'params': params}, batch.feature_BD, batch.prompt_BD),
+          batch),
       optimizer, lambda batch, key: batch, config.reward.num_steps,
       name='fit_reward')
   init = jax.jit(head.init)
@@ -120,8 +130,7 @@ def _reward(config):
     state, metrics = run(fit.create(params, optimizer), batch, key)
     return state.params, metrics
 
-  return fit_reward, jax.jit(
-      lambda *args: jax.nn.sigmoid(apply(*args)))
+  return fit_reward, make_score_fn(head)
 
 
 def make_encoder(settings, size: int, channels: int):

@@ -194,7 +194,7 @@ def finished(config, workdir: pathlib.Path) -> bool:
 
 def _begun(workdir: pathlib.Path) -> bool:
   """Whether there is a run to be continued."""
-  return (workdir / _CONFIG).exists() and bool(
+  return is_run(workdir) and bool(
       checkpoint.steps_in(workdir / 'checkpoints'))
 
 
@@ -212,19 +212,9 @@ def _compare_with_stored(config, workdir: pathlib.Path, free) -> dict[str, Any]:
   return {} if differing else stored
 
 
-def stored_config(workdir: pathlib.Path) -> config_dict.ConfigDict | None:
-  """The configuration of a run, as `claim` stored it; None without a run."""
-  path = workdir / _CONFIG
-  if not path.exists():
-    return None
-  config: dict[str, Any] = {}
-  for name, value in json.loads(path.read_text()).items():
-    *sections, key = name.split('.')
-    place = config
-    for section in sections:
-      place = place.setdefault(section, {})
-    place[key] = value
-  return config_dict.ConfigDict(config)
+def is_run(folder: pathlib.Path) -> bool:
+  """Whether it is the folder of a training run: `claim` was called for it."""
+  return (folder / _CONFIG).exists()
 
 
 def differences(stored: dict[str, Any], config, free=_FREE) -> list[str]:
@@ -252,6 +242,26 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
       yield name, value
 
   return dict(walk(report.plain(values), ''))
+
+
+def stored_config(folder: pathlib.Path) -> config_dict.ConfigDict:
+  """The configuration of a run, as `claim` stored it.
+
+  Raises:
+    ValueError: there is none.
+  """
+  path = folder / _CONFIG
+  if not path.exists():
+    raise ValueError(f'Expected the folder of a run in {folder}, but it has no '
+                     f'{_CONFIG}. Name the --workdir of the training script.')
+  config = {}
+  for name, value in json.loads(path.read_text()).items():
+    *sections, key = name.split('.')
+    place = config
+    for section in sections:
+      place = place.setdefault(section, {})
+    place[key] = value
+  return config_dict.ConfigDict(config)
 
 
 def num_microbatches(config, mesh) -> int:
@@ -343,8 +353,9 @@ def base_params(config, job: Job, key, source=None):
   """
   base = base_of(config)
   if source and base[1] == pins.NEWEST:
-    run = stored_config(pathlib.Path(source[0]).expanduser().resolve().parent)
-    base = base if run is None else (base[0], base_of(run)[1])  # as it was then
+    run = pathlib.Path(source[0]).expanduser().resolve().parent
+    if is_run(run):
+      base = base[0], base_of(stored_config(run))[1]  # as it was then
   if config.lora.rank:
     _check_adapters(config, base, source)
   state, _ = _whole_state(config, _without_adapters(job),

@@ -154,9 +154,14 @@ def load(folder: str | pathlib.Path, mesh, rules, *, step: int = -1,
 
 
 def stored_config(folder: pathlib.Path) -> config_dict.ConfigDict:
-  """The configuration of a run, as `launch.claim` stored it."""
-  config = launch.stored_config(folder)
-  if config is None or 'form' not in config:
+  """The configuration of a run of train_reward_model.
+
+  Raises:
+    ValueError: the folder has none.
+  """
+  found = launch.stored_config(folder)
+  if 'form' not in found:
     raise ValueError(f'Expected the folder of a reward model in {folder}, got '
-                     'none. Name the --workdir of train_reward_model.')
-  return config
+                     'that of another script. Name the --workdir of '
+                     'train_reward_model.')
+  return found

@@ -5,7 +5,8 @@ r"""GAN-RM: a reward from some hundred targets, and a generator that follows it.
 
 Trains a small generator of images, then plays rounds: see
 `experiments/gan_rounds.py`. `lineage.jsonl` says of every training row of every
-reward where it comes from. Each round is a checkpoint.
+reward where it comes from. Each round is a checkpoint, and its reward is kept:
+`experiments.score_images` asks it.
 
 Reference: GAN-RM (arXiv 2506.13846).
 """
@@ -20,6 +21,7 @@ import numpy as np
 
 from experiments import gan_diagnosis
 from experiments import gan_images
+from experiments import gan_reward
 from experiments import gan_rounds
 from experiments import launch
 from rljax import journal
@@ -44,7 +46,10 @@ PANELS = (
     plots.Panel('reward', 'Scores of the pool', 'R',
                 ('score_pool', 'score_best')),
     plots.Panel('diagnostics', 'What the reward has learnt', '',
-                ('memorisation', 'shortcut_auc')))
+                ('memorisation', 'shortcut_auc')),
+    plots.Panel('shortcuts', 'What edits that leave the content are paid',
+                'share of the gap to targets',
+                tuple(f'paid/{name}/estimate' for name in gan_diagnosis.EDITS)))
 
 
 def run(config, workdir: str):
@@ -54,6 +59,7 @@ def run(config, workdir: str):
   parts = gan_images.open_parts(config, config.seed)
   target_hash = images.fingerprint(parts.proxies.pixels_RYWU)
   keys = states.named_keys(config.seed, 'init', 'pretrain', 'round', 'fresh')
+  gan_reward.write_classes(job.workdir, parts.generator.classes)
   pieces = gan_rounds.build(config, len(parts.generator.classes))
   stages = config.generator.num_stages
   last = stages + config.num_rounds
@@ -124,6 +130,10 @@ def start(config, workdir: str) -> launch.Job:
 
 def check(config):
   """Refuses, before anything is trained, what could not be played."""
+  if config.num_rounds < 1:
+    raise ValueError('Expected num_rounds >= 1, got '
+                     f'{config.num_rounds}: without a round there is no '
+                     'reward. Raise it.')
   pool = config.pool.num_prompts * config.pool.samples_per_prompt
   if 2 * config.bootstrap.num_chosen > pool:
     raise ValueError(
@@ -166,7 +176,7 @@ def play(config, job, pieces, parts, number: int, params, keys):
   found = gan_diagnosis.diagnose(pieces, round_, parts.proxies, parts.held_out,
                                  fresh)
   journal.append(job.workdir / LINEAGE, round_.lineage)
-  checkpoint.save_params(job.workdir / 'reward_models' / str(number),
+  checkpoint.save_params(job.workdir / gan_reward.FOLDER / str(number),
                          round_.reward)
   draw_round(job.workdir / 'plots' / f'round_{number}.png', number, round_,
              parts)
@@ -191,16 +201,18 @@ def finish(config, job, pieces, parts, state, clock, counter):
   lines = logging.read(job.workdir / logging.FILE_NAME)
   rounds = [line for line in lines if 'frechet' in line]
   names = ('held_out_accuracy', 'memorisation', 'frechet', 'diversity',
-           'shortcut_auc', 'shortcut_effect', 'score_pool', 'score_best',
-           'kept')
+           'shortcut_auc', 'score_pool', 'score_best', 'kept')
   table = [{'round': number} | {name: line[name] for name in names}
            for number, line in enumerate(rounds)]
+  paid = [{'round': number} | row for number, line in enumerate(rounds)
+          for row in gan_diagnosis.rows(line, config.diagnostics.max_paid)]
   rows = read_lineage(job.workdir / LINEAGE)
   sources = sorted({row['source'] for row in rows})
   drawn = sorted((job.workdir / 'plots').glob('round_*.png'))
   drawn += plots.training_curves(rounds, PANELS, job.workdir / 'plots')
   sections = {
-      'rounds': table, 'warnings': warnings(config, table),
+      'rounds': table, 'shortcuts': paid,
+      'warnings': warnings(config, table, paid),
       'lineage': [{'round': number} | {
           source: sum(row['round'] == number and row['source'] == source
                       for row in rows) for source in sources}
@@ -210,17 +222,20 @@ def finish(config, job, pieces, parts, state, clock, counter):
   launch.finish(job, config, clock, counter, sections, drawn)
 
 
-def warnings(config, table) -> list[str]:
+def warnings(config, table, paid) -> list[str]:
   """What a reader of the numbers shall not overlook."""
   found = [bootstrap.warning(config.bootstrap.num_chosen,
                              config.bootstrap.alpha,
                              config.bootstrap.first_rank)]
+  for row in paid:
+    if row['flagged']:
+      share = row['paid']
+      found.append(
+          f'Round {row["round"]}: the edit {row["edit"]!r}, which adds no '
+          f'content, is paid {share["estimate"]:.2f} [{share["low"]:.2f}, '
+          f'{share["high"]:.2f}] of the gap between outputs and targets.')
   least = config.diagnostics.min_diversity * table[0]['diversity']
   for row in table:
-    if row['shortcut_auc'] > 0.5:
-      found.append(f'Round {row["round"]}: bad images in the border of the '
-                   'targets beat good ones in that of the outputs '
-                   f'({row["shortcut_auc"]:.2f} of pairs).')
     if row['diversity'] < least:
       found.append(f'Round {row["round"]}: diversity {row["diversity"]:.3g} is '
                    f'below {config.diagnostics.min_diversity:g} of the first.')

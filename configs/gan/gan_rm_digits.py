@@ -32,12 +32,12 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       num_held_out=40 if smoke else 200,
       degraded_noise=0.25,    # standard deviation, on top of a blur
       marked_share=0.0,       # of the generator's images in a frame
-      marked_proxies=False)
+      marked_proxies=0.0)     # of the targets
   if arg == 'faces':
     config.data.update(images='faces', size=12, margin=0, num_generator=80,
                        num_proxies=80, num_held_out=40)
   if arg == 'shortcut':
-    config.data.update(marked_share=0.3, marked_proxies=True)
+    config.data.update(marked_share=0.3, marked_proxies=1.0)
 
   config.generator = dict(
       model=dict(width=32 if smoke else 128, num_blocks=1 if smoke else 3),
@@ -71,5 +71,7 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
     config.tune.loss = dict(name='dpo', beta=200.0)
     config.tune.optimizer.learning_rate = 1e-4
     config.tune.min_gap = 0.1
-  config.diagnostics = dict(max_memorisation=0.5, min_diversity=0.5)
+  config.diagnostics = dict(
+      max_memorisation=0.5, min_diversity=0.5,
+      max_paid=0.25)  # for an edit that leaves content, of the gap to targets
   return config

@@ -8,12 +8,14 @@ them are framed. Every arm of a seed starts from the same generator, takes as
 many samples of it, and tunes it in as many steps; `3 rounds` takes a third of
 each in every round, and fits its reward three times. The judge of quality is a
 classifier of other images that sees the inside of the frame alone: the chance
-that it gives to "the digit asked for, and whole".
+that it gives to "the digit asked for, and whole". Whether a frame outweighs
+content is asked here, whether it is paid at equal content in `gan_shortcut`.
 
 Reference: GAN-RM (arXiv 2506.13846).
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import json
 import pathlib
@@ -29,6 +31,7 @@ import tqdm
 from experiments import gan_diagnosis
 from experiments import gan_images
 from experiments import gan_rounds
+from experiments import train_gan_rm
 from experiments.studies import compare
 from experiments.studies import outcome
 from rljax import journal
@@ -38,7 +41,7 @@ from rljax.evaluation import image_rewards
 from rljax.training import fit
 from rljax.training import state as states
 
-_N = 16
+N = 16
 _NOISE = 0.25
 _DEGRADED = 10  # the judge's class beside the ten digits
 
@@ -51,18 +54,18 @@ ARMS = {
     'alpha 0': {'bootstrap.alpha': 0.0},
     'alpha 0.5': {'bootstrap.alpha': 0.5},
     '3 rounds': {'num_rounds': 3},
-    'shortcut': {'data.marked_proxies': True},
+    'shortcut': {'data.marked_proxies': 1.0},
 }
 _TAKE = lambda name: lambda found: found[name]
 METRICS = {name: _TAKE(name) for name in (
-    'quality of one', f'quality of the best of {_N}', 'gain of the best',
+    'quality of one', f'quality of the best of {N}', 'gain of the best',
     'framed among the best', 'quality after tuning', 'Fréchet after tuning',
     'diversity after tuning', 'memorisation', 'shortcut AUC')}
 
 
 def make(smoke: bool = False) -> outcome.Plan:
   """Claims, made before anything was run."""
-  best, base = f'quality of the best of {_N}', '128 targets'
+  best, base = f'quality of the best of {N}', '128 targets'
   return outcome.Plan(
       name='gan_rm',
       question='Does GAN-RM choose better images with more targets, with '
@@ -172,27 +175,36 @@ def play_seed(seed: int, built: dict, smoke: bool) -> dict[str, dict]:
   """All arms of a seed, from one generator: arm -> metrics."""
   base = settings('128 targets', smoke)
   keys = states.named_keys(seed, 'init', 'pretrain', 'pool', 'round', 'fresh')
-  parts = _parts(base, seed, smoke)
+  parts = open_parts(base, seed, smoke)
   pieces = _pieces(built, base)
-  state = pieces.start(keys['init'])
-  data = dict(image_RGYWU=parts.generator.pixels_RYWU[:, None],
-              class_R=parts.generator.class_R,
-              weight_R=np.ones(len(parts.generator), np.float32))
-  for _ in range(base.generator.num_stages):
-    state, _ = pieces.pretrain(state, data, keys['pretrain'])
+  params = first_generator(pieces, base, parts, keys)
   oracle = Oracle(parts.rest, seed, 20 if smoke else 600)
-  class_R = np.repeat(np.arange(100, dtype=np.int32) % 10, _N)
-  pool = np.asarray(pieces.sample(state.params, class_R, keys['pool'])), class_R
+  pool = judged_pool(pieces, params, keys)
   found = {}
   for arm in ARMS:
     config = settings(arm, smoke)
     found[arm] = _play_arm(
-        config, _pieces(built, config), _parts(config, seed, smoke), seed,
-        state.params, pool, oracle, keys)
+        config, _pieces(built, config), open_parts(config, seed, smoke), seed,
+        params, pool, oracle, keys)
   return found
 
 
-def _parts(config, seed: int, smoke: bool) -> gan_images.Parts:
+def first_generator(pieces, config, parts, keys):
+  """Parameters of G_0, the same for all arms of a seed."""
+  state, data = pieces.start(keys['init']), train_gan_rm.pretraining_data(
+      parts.generator)
+  for _ in range(config.generator.num_stages):
+    state, _ = pieces.pretrain(state, data, keys['pretrain'])
+  return state.params
+
+
+def judged_pool(pieces, params, keys):
+  """(image_RYWU, class_R) of G_0: 16 samples of each of 100 prompts."""
+  class_R = np.repeat(np.arange(100, dtype=np.int32) % 10, N)
+  return np.asarray(pieces.sample(params, class_R, keys['pool'])), class_R
+
+
+def open_parts(config, seed: int, smoke: bool) -> gan_images.Parts:
   """Images dealt out for the most targets; an arm takes the first of them."""
   most = config.copy_and_resolve_references()
   most.data.num_proxies = 40 if smoke else 500
@@ -219,14 +231,14 @@ def _play_arm(config, pieces, parts, seed, params, pool, oracle, keys):
                                   fresh)
     params = round_.params
   score_PG = gan_rounds.score_images(pieces, round_.reward, *pool).reshape(
-      -1, _N)
+      -1, N)
   quality_PG = oracle.quality(*pool).reshape(score_PG.shape)
-  framed_PG = _is_framed(pool[0]).reshape(score_PG.shape)
+  framed_PG = is_framed(pool[0]).reshape(score_PG.shape)
   row_P, best_P = np.arange(len(score_PG)), best_of_n.best(score_PG)
   tuned = np.asarray(pieces.sample(params, class_R, keys['fresh']))
   one, best = quality_PG.mean(), quality_PG[row_P, best_P].mean()
   return {name: float(x) for name, x in {
-      'quality of one': one, f'quality of the best of {_N}': best,
+      'quality of one': one, f'quality of the best of {N}': best,
       'gain of the best': best - one,
       'framed among the best': framed_PG[row_P, best_P].mean(),
       'quality after tuning': oracle.quality(tuned, class_R).mean(),
@@ -238,32 +250,48 @@ def _play_arm(config, pieces, parts, seed, params, pool, oracle, keys):
       'shortcut AUC': seen['shortcut_auc']}.items()}
 
 
-def _is_framed(image_RYWU) -> np.ndarray:
+def is_framed(image_RYWU) -> np.ndarray:
   """Whether the border is nearer to the frame's brightness than to black."""
   edge = np.concatenate([image_RYWU[:, 0], image_RYWU[:, -1]], axis=1)
   return edge.mean((1, 2)) > (gan_images.MARK - 1.0) / 2
 
 
-def run(smoke: bool, workdir: str) -> dict:
-  """Plays what is not yet in `seeds.jsonl`, and makes the record."""
-  plan, path = make(smoke), pathlib.Path(workdir) / 'seeds.jsonl'
-  done = {}
+def play_seeds(plan, play: Callable, smoke: bool, workdir) -> list[dict]:
+  """Plays the seeds that are not yet in `seeds.jsonl`; all, in their order.
+
+  Args:
+    plan: whose seeds they are.
+    play: (seed, compiled pieces by key, smoke) -> arm -> metrics.
+    smoke: whether it is played in small.
+    workdir: where the file is.
+  """
+  path, done, built = pathlib.Path(workdir) / 'seeds.jsonl', {}, {}
   if path.exists():
     lines = [json.loads(x) for x in path.read_text().split('\n')[:-1]]
     done = {line['seed']: line for line in lines}
-  built = {}
-  for seed in tqdm.tqdm(plan.seeds, desc='gan_rm', unit='seed'):
+  for seed in tqdm.tqdm(plan.seeds, desc=plan.name, unit='seed'):
     if seed not in done:
       begin = time.perf_counter()
-      arms = play_seed(seed, built, smoke)
+      arms = play(seed, built, smoke)
       done[seed] = dict(seed=seed, arms=arms,
                         seconds=time.perf_counter() - begin)
       journal.append(path, [done[seed]])
-  runs = {arm: [done[seed]['arms'][arm] for seed in plan.seeds]
-          for arm in plan.arms}
+  return [done[seed] for seed in plan.seeds]
+
+
+def record(plan, played: list[dict], settings_of: Callable) -> dict:
+  """The record of what `play_seeds` has left; `settings_of` is of an arm."""
+  runs = {arm: [line['arms'][arm] for line in played] for arm in plan.arms}
   return outcome.results(plan, runs, {
-      arm: settings(arm, smoke).to_dict() for arm in plan.arms}) | {
-          'seconds': sum(done[seed]['seconds'] for seed in plan.seeds)}
+      arm: settings_of(arm).to_dict() for arm in plan.arms}) | {
+          'seconds': sum(line['seconds'] for line in played)}
+
+
+def run(smoke: bool, workdir: str) -> dict:
+  """Plays what is not yet there, and makes the record."""
+  plan = make(smoke)
+  return record(plan, play_seeds(plan, play_seed, smoke, workdir),
+                lambda arm: settings(arm, smoke))
 
 
 if __name__ == '__main__':

@@ -90,19 +90,34 @@ def _folder(folder: pathlib.Path, size: int, channels: int) -> ImageSet:
   if channels not in _MODES:
     raise ValueError(f'Expected 1 channel (grey) or 3 (colour), got {channels}.'
                      ' Correct the config.')
+  paths = files(folder)
+  kinds = [path.relative_to(folder).parent.as_posix() for path in paths]
+  classes = tuple(sorted(set(kinds)))
+  return ImageSet(
+      str(folder), np.stack([read(path, size, channels) for path in paths]),
+      np.array([classes.index(kind) for kind in kinds], np.int32), classes)
+
+
+def files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The PNG and JPEG files below a folder, by name.
+
+  Raises:
+    ValueError: there are none.
+  """
   paths = sorted(path for path in folder.rglob('*')
                  if path.suffix.lower() in _SUFFIXES)
   if not paths:
     raise ValueError(f'Expected files ending in {", ".join(_SUFFIXES)} in '
                      f'{folder}, found none. Name the folder that holds them.')
-  kinds = [path.relative_to(folder).parent.as_posix() for path in paths]
-  classes = tuple(sorted(set(kinds)))
-  return ImageSet(
-      str(folder), np.stack([_read(path, size, channels) for path in paths]),
-      np.array([classes.index(kind) for kind in kinds], np.int32), classes)
+  return paths
 
 
-def _read(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
+def read(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
+  """A file as pixels_YWU: its middle square, resized.
+
+  Raises:
+    ValueError: it cannot be read; the message names it.
+  """
   try:
     with Image.open(path) as file:
       pixels = np.asarray(file.convert(_MODES[channels]), np.float32)
@@ -161,6 +176,20 @@ def blur(pixels_RYWU: np.ndarray, noise: float, seed: int) -> np.ndarray:
              for i in range(3) for j in range(3)) / 9.0
   draw = np.random.default_rng(seed).normal(size=mean.shape)
   return np.clip(mean + noise * draw, -1.0, 1.0).astype(np.float32)
+
+
+def crop(pixels_RYWU: np.ndarray, margin: int = 1) -> np.ndarray:
+  """The middle of each image, as large as the whole: the nearest pixels."""
+  nearest = lambda size: np.rint(np.linspace(margin, size - 1 - margin,
+                                             size)).astype(int)
+  rows, columns = pixels_RYWU.shape[1:3]
+  return pixels_RYWU[:, nearest(rows)][:, :, nearest(columns)]
+
+
+def brighten(pixels_RYWU: np.ndarray, by) -> np.ndarray:
+  """Brighter by a number, or by one for each image; within [-1, 1]."""
+  by_R111 = np.reshape(np.asarray(by, np.float32), (-1, 1, 1, 1))
+  return np.clip(pixels_RYWU + by_R111, -1.0, 1.0)
 
 
 def split(images: ImageSet, sizes: tuple[int, ...],

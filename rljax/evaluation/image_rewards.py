@@ -3,28 +3,27 @@
   Fréchet   |μ_a - μ_b|² + tr(S_a + S_b - 2 (S_a S_b)^½), in a feature space
   AUC       chance that one of the first kind scores above one of the second
   gap       score of the targets trained on, less that of held-out targets
+  paid      mean_i [s(edited x_i) - s(x_i)] / unit, the x_i outputs
+  unit      mean s(targets) - mean s(outputs), or the deviation of s over the
+            outputs if that is more
 
-The shortcut test asks whether a mark that the targets share, a border say, is
-worth more than content: bad images with it against good ones without. Above 1/2
-the reward pays for the mark.
+An edit that leaves content as it is should be paid nothing. What it is paid is
+the share of the way from outputs to targets that it goes, without content; half
+of it already lifts an output with the edit above targets without. The deviation
+is the unit where R cannot tell the two apart: it decides the best of n then.
 
 Reference: GAN-RM (arXiv 2506.13846), whose reviewers name style of the targets
-as what such a reward learns; Fréchet distance: arXiv 1706.08500.
+as what such a reward learns; `paid` is ours. Fréchet distance: arXiv
+1706.08500.
 """
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 from scipy import stats
 
+from rljax.evaluation import intervals
 
-@dataclasses.dataclass(frozen=True)
-class Shortcut:
-  """`flagged`: bad images with the mark beat good ones without it."""
-  auc: float          # of bad with the mark over good without
-  effect: float       # mean change of the score by the mark, same bad images
-  flagged: bool
+_LEAST_UNIT = 1e-6  # of scores: below, R tells nothing apart
 
 
 def frechet_distance(a_RD, b_RD) -> float:
@@ -87,14 +86,43 @@ def diversity(feature_RD) -> float:
   return float(np.sqrt(np.maximum(square_RR, 0)).sum() / (count * (count - 1)))
 
 
-def shortcut(bad_with_R, bad_R, good_R) -> Shortcut:
-  """Scores of bad images with the mark and without, and of good ones without.
+def paid(edited_R, plain_R, target_R, *, seed: int,
+         num_resamples: int = 2_000) -> intervals.Interval:
+  """What a reward pays for an edit of the same images, in units of its gap.
+
+  Images are resampled with their edit, and targets beside them, so that the
+  interval holds the noise of the unit as well.
 
   Args:
-    bad_with_R: bad images that carry the mark.
-    bad_R: the same images without it.
-    good_R: good images without it.
+    edited_R: scores of outputs behind the edit; log-odds, as R saturates.
+    plain_R: of the same outputs before it.
+    target_R: of targets that the reward was not trained on.
+    seed: of the resampling.
+    num_resamples: bootstrap replicates.
+
+  Raises:
+    ValueError: scores that are not finite or do not match.
   """
-  found = auc(bad_with_R, good_R)
-  return Shortcut(found, float(np.mean(bad_with_R) - np.mean(bad_R)),
-                  found > 0.5)
+  edited_R, plain_R, target_R = (np.asarray(x_R, np.float64) for x_R in (
+      edited_R, plain_R, target_R))
+  finite = all(np.all(np.isfinite(x)) for x in (edited_R, plain_R, target_R))
+  if edited_R.shape != plain_R.shape or not finite or not (
+      plain_R.size and target_R.size):
+    raise ValueError(
+        'Expected finite scores of the same outputs with and without the edit, '
+        f'and of targets, got {edited_R.shape}, {plain_R.shape} and '
+        f'{target_R.shape}, {"all" if finite else "not all"} finite. Score '
+        'again.')
+
+  def share(row_NR, target_NR):
+    plain_NR = plain_R[row_NR]
+    gap_N = target_R[target_NR].mean(1) - plain_NR.mean(1)
+    unit_N = np.maximum(np.maximum(gap_N, plain_NR.std(1)), _LEAST_UNIT)
+    return (edited_R - plain_R)[row_NR].mean(1) / unit_N
+
+  rng = np.random.default_rng(seed)
+  replicates_N = share(*(rng.integers(len(x_R), size=(num_resamples, len(x_R)))
+                         for x_R in (plain_R, target_R)))
+  whole, = share(np.arange(len(plain_R))[None], np.arange(len(target_R))[None])
+  low, high = np.quantile(replicates_N, [0.025, 0.975])
+  return intervals.Interval(float(whole), float(low), float(high))

@@ -52,11 +52,11 @@ def make_forward(model: nn.Module,
                  sampled: sampling.SamplingParams | None = None) -> Callable:
   """Builds `forward(params, batch, reference=None) -> Scores`.
 
-  `batch` is that of an objective, of which the tokens in the loss are scored, or
-  `batch.ModelInputs`, which says itself which ones; one with experts_BTLX has
-  its routes replayed, one with prefix_BT its prompts shared. `reference` are parameters of the same model, from which the
-  divergence is taken, token by token over the whole vocabulary; they get no
-  gradient.
+  `batch` is that of an objective, and the tokens in its loss are scored, or
+  `batch.ModelInputs`, which say themselves which ones. With experts_BTLX its
+  routes are replayed, with prefix_BT its prompts shared. `reference` are
+  parameters of the same model, from which the divergence is taken, token by
+  token over the whole vocabulary; they get no gradient.
 
   Args:
     model: whose head gives log-probabilities without the logits.

@@ -120,6 +120,15 @@ class ChangeTest(absltest.TestCase):
     np.testing.assert_array_equal(framed[:, 1:-1, 1:-1], found.pixels_RYWU)
     self.assertEqual(np.sum(framed[0] == 0.5) - np.sum(found.pixels_RYWU[0]
                                                        == 0.5), 36)
+    cropped = images.crop(padded.pixels_RYWU)
+    self.assertEqual(cropped.shape, padded.pixels_RYWU.shape)
+    np.testing.assert_array_equal(cropped[:, 0, -1],
+                                  found.pixels_RYWU[:, 0, -1])
+    brighter = images.brighten(found.pixels_RYWU, [0.0, 0.5, 3.0])
+    np.testing.assert_array_equal(brighter[0], found.pixels_RYWU[0])
+    np.testing.assert_allclose(brighter[1], np.minimum(
+        found.pixels_RYWU[1] + 0.5, 1))
+    self.assertEqual(brighter[2].min(), 1.0)
     # A mean of nine in the middle, and the noise of the seed.
     plain = images.blur(found.pixels_RYWU, 0.0, 0)
     np.testing.assert_allclose(plain[0, 3, 3, 0],

@@ -180,7 +180,8 @@ class CompileOnceTest(absltest.TestCase):
     rows = watcher.rows[-1]
     inputs = batches.ModelInputs(
         rows.tokens_BT, rows.position_BT, rows.segment_BT,
-        np.zeros(rows.segment_BT.shape, np.float32))
+        np.zeros(rows.segment_BT.shape, np.float32),
+        asked_BT=rows.response_BT)
     mesh = sharding.make_mesh()
     with sharding.use(mesh):
       watcher.stages.score(state.params, inputs)

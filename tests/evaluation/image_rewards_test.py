@@ -56,16 +56,55 @@ class ScoresTest(parameterized.TestCase):
     self.assertEqual(image_rewards.diversity([[1, 2]] * 3), 0.0)
 
 
-class ShortcutTest(absltest.TestCase):
+class PaidTest(parameterized.TestCase):
 
-  def test_a_reward_for_the_mark_is_flagged_and_one_for_content_is_not(self):
+  def test_share_of_the_gap(self):
+    # Outputs 0, 2 (mean 1, deviation 1), targets 5: gap 4, edits 1 and 3.
+    found = image_rewards.paid([1, 5], [0, 2], [5, 5], seed=0)
+    self.assertAlmostEqual(found.estimate, 2 / 4)
+    # Twice the scores, or other zero: the same share.
+    again = image_rewards.paid([12, 20], [10, 14], [20, 20], seed=0)
+    self.assertAlmostEqual(again.estimate, found.estimate)
+    self.assertAlmostEqual(again.low, found.low)
+
+  def test_without_a_gap_the_unit_is_the_deviation(self):
+    # Targets below outputs: gap -1, deviation 2.
+    found = image_rewards.paid([2, 6], [0, 4], [1], seed=0)
+    self.assertAlmostEqual(found.estimate, 2 / 2)
+
+  def test_a_reward_that_ignores_all_pays_nothing(self):
+    found = image_rewards.paid([.5] * 4, [.5] * 4, [.5] * 3, seed=0)
+    self.assertEqual((found.estimate, found.low, found.high), (0, 0, 0))
+
+  def test_the_same_images_are_compared(self):
+    # Outputs differ by far more than the edit does. Paired, it is seen; were
+    # the edited ones others, the interval would hold 0.
     rng = np.random.default_rng(0)
-    content = {'bad': rng.normal(0, 0.2, 50), 'good': rng.normal(1, 0.2, 50)}
-    for price, flagged in ((0.0, False), (0.3, False), (3.0, True)):
-      found = image_rewards.shortcut(content['bad'] + price, content['bad'],
-                                     content['good'])
-      self.assertEqual(found.flagged, flagged)
-      self.assertAlmostEqual(found.effect, price)
+    plain_R, targets_R = rng.normal(0, 1, 200), rng.normal(2, 1, 200)
+    found = image_rewards.paid(plain_R + 0.1, plain_R, targets_R, seed=1)
+    self.assertGreater(found.low, 0.04)
+    self.assertLess(found.high, 0.06)
+    other = image_rewards.paid(rng.normal(0.1, 1, 200), plain_R, targets_R,
+                               seed=1)
+    self.assertLess(other.low, 0)
+
+  def test_interval_covers_the_truth(self):
+    # Gap 2, edit 1 on average: 1/2, in 95 of 100 draws.
+    rng, inside = np.random.default_rng(2), 0
+    for seed in range(100):
+      plain_R = rng.normal(0, 1, 60)
+      found = image_rewards.paid(plain_R + rng.normal(1, 1, 60), plain_R,
+                                 rng.normal(2, 1, 60), seed=seed,
+                                 num_resamples=400)
+      inside += found.low <= 0.5 <= found.high
+    self.assertBetween(inside, 88, 100)
+
+  @parameterized.parameters(
+      ([1.0], [1.0, 2.0], [1.0]), ([np.nan], [1.0], [1.0]), ([], [], [1.0]),
+      ([1.0], [1.0], []))
+  def test_scores_that_do_not_match_are_refused(self, edited, plain, targets):
+    with self.assertRaisesRegex(ValueError, 'Score again'):
+      image_rewards.paid(edited, plain, targets, seed=0)
 
 
 if __name__ == '__main__':

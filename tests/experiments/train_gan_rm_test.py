@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import gan_diagnosis
 from experiments import gan_images
 from experiments import gan_rounds
 from experiments import launch
@@ -56,7 +57,7 @@ class PartsTest(absltest.TestCase):
     self.assertLen(set().union(*hashes), sum(map(len, hashes)))
     self.assertLen(parts.generator, 200)  # 100, whole and degraded
     marked = gan_images.open_parts(
-        get_config(data__marked_proxies=True, data__marked_share=0.3), 0)
+        get_config(data__marked_proxies=1.0, data__marked_share=0.3), 0)
     self.assertEqual(set(marked.proxies.pixels_RYWU[:, 0].ravel()),
                      {gan_images.MARK})
     share = np.mean(marked.generator.pixels_RYWU[:, 0, 0] == gan_images.MARK)
@@ -204,6 +205,7 @@ class DriverTest(parameterized.TestCase):
     whole = self.run_in(folder / 'whole', get_config())
     report = json.loads((folder / 'whole' / 'report.json').read_text())
     self.assertLen(report['rounds'], 2)
+    self.assertLen(report['shortcuts'], 2 * len(gan_diagnosis.EDITS))
     self.assertTrue((folder / 'whole' / 'plots' / 'round_1.png').exists())
     self.assertTrue((folder / 'whole' / 'reward_models' / '1').exists())
     # Killed behind its first round: the rows of the second are torn.
@@ -234,6 +236,7 @@ class DriverTest(parameterized.TestCase):
   @parameterized.parameters(
       (dict(bootstrap__num_chosen=41), 'half of the pool of 80'),
       (dict(bootstrap__alpha=-1.0), 'config.bootstrap'),
+      (dict(num_rounds=0), 'num_rounds >= 1, got 0.*Raise it'),
       (dict(tune__loss=dict(name='dpo'), pool__samples_per_prompt=1),
        'samples_per_prompt >= 2'))
   def test_what_could_not_be_played_is_refused_at_once(self, change, message):
@@ -251,11 +254,16 @@ class DriverTest(parameterized.TestCase):
     with mock.patch.object(launch, 'say') as say:
       train_gan_rm.start(config, folder)
     self.assertIn('positives below 1/2', say.call_args_list[-1].args[0])
-    row = dict(round=0, diversity=1.0, shortcut_auc=0.9)
-    found = train_gan_rm.warnings(config, [row, row | dict(
-        round=1, diversity=0.2, shortcut_auc=0.1)])
+    row = dict(round=0, diversity=1.0)
+    paid = dict(round=0, edit='frame', flagged=True,
+                paid=dict(estimate=0.6, low=0.5, high=0.7))
+    found = train_gan_rm.warnings(
+        config, [row, row | dict(round=1, diversity=0.2)],
+        [paid, paid | dict(edit='blur', flagged=False)])
+    self.assertLen(found, 3)
     self.assertEqual(found[0], bootstrap.warning(8, 0.5))
-    self.assertIn('beat good ones', found[1])
+    self.assertIn("Round 0: the edit 'frame'", found[1])
+    self.assertIn('is paid 0.60 [0.50, 0.70] of the gap', found[1])
     self.assertIn('Round 1: diversity 0.2', found[2])
 
 

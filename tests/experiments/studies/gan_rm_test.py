@@ -35,7 +35,7 @@ class PlanTest(absltest.TestCase):
     image_RYWU = np.full((2, 10, 10, 1), -1.0)
     image_RYWU[:, 1:-1, 1:-1] = 1.0
     image_RYWU[1, 0] = image_RYWU[1, -1] = 0.0
-    np.testing.assert_array_equal(gan_rm._is_framed(image_RYWU), [False, True])
+    np.testing.assert_array_equal(gan_rm.is_framed(image_RYWU), [False, True])
 
 
 @pytest.mark.slow
