@@ -431,8 +431,9 @@ FAULTS = (
           'if value < 0:', 'if value < -1e9:',
           'tests/data/preference_test.py'),
     Fault('stale scores pass', 'rljax/training/score_cache.py',
-          '      if saved.get(key, absent) != fingerprint.get(key, absent)]',
-          '      if key not in saved]', 'tests/training/score_cache_test.py'),
+          'checkpoint.differences(saved, fingerprint,',
+          'checkpoint.differences(saved, saved,',
+          'tests/training/score_cache_test.py'),
 )
 
 
