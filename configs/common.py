@@ -145,10 +145,12 @@ def policy() -> config_dict.ConfigDict:
 def model_rewards() -> dict:
   """Whose scores take the verifiers' place; see experiments/model_rewards.py.
 
-  `run` is the folder of a reward model's run; '': the verifiers reward.
+  `run` is the folder of a reward model's run; '': the verifiers reward. A judge
+  compares a response with a greedy one ('reference'), or the responses to a
+  prompt with each other: round_robin, anchor or knockout.
   """
   return dict(run='', step=-1, heads='mean', normalize=False,
-              average='probability')
+              average='probability', ranking='reference')
 
 
 def preference() -> config_dict.ConfigDict:

@@ -9,8 +9,8 @@ Writes `results.json`, `report.md` and plots; `answers.jsonl` keeps what was
 asked, and the same command goes on from there. `config.asked.name` says who is
 asked: `recorded` reads answers from a file, `trained` asks a run of
 `experiments.train_reward_model`, a scorer or a judge, and `server` has a
-language model judge pairs in both orders. The unit that is resampled is the
-item.
+language model judge pairs in both orders; `config.ranking` says which pairs of
+more than two responses. The unit that is resampled is the item.
 """
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ def run(config, workdir: str,
   items = {name: files.read(name, path)
            for name, path in config.benchmarks.items() if path}
   for name, some in items.items():
-    rehearse(name, some, config.seed)
-  options = dict(num_votes=config.num_votes, seed=config.seed)
+    rehearse(name, some, config.seed, config.ranking)
+  options = dict(num_votes=config.num_votes, seed=config.seed,
+                 ranking=config.ranking)
   if model is None and config.asked.name == 'server':
     model = reward_sources.server(config, folder / 'verdicts.jsonl')
   if model is None and config.asked.name == 'trained':
@@ -103,24 +104,28 @@ def check(config, model=None):
                      f'{config.num_votes} and {config.chunk}.')
 
 
-def rehearse(name: str, items, seed: int):
+def rehearse(name: str, items, seed: int, ranking: str):
   """Applies the rules to made-up answers: what they refuse, they refuse now."""
+  reward_measures.check_ranking(name, items, ranking)
   if name == 'best_of_n':
     reward_measures.check_sizes(items)
     return
   made_up = lambda item: reward_answers.Answer(
       scores=tuple(range(len(item.responses), 0, -1)))
-  reward_measures.tallies(name, items, list(map(made_up, items)), seed=seed)
+  reward_measures.tallies(name, items, list(map(made_up, items)), seed=seed,
+                          ranking=ranking)
 
 
 def measure(config, name: str, items, answers, other) -> dict:
   """Everything that is said of a benchmark."""
-  seed = config.seed
+  seed, ranking = config.seed, config.ranking
   if name == 'best_of_n':
-    curve = reward_measures.best_of_n(items, answers, seed=seed)
+    curve = reward_measures.best_of_n(items, answers, seed=seed,
+                                      ranking=ranking)
     return dict(counts=reward_measures.counts(items, answers),
                 curve=dataclasses.asdict(curve))
-  tallies = reward_measures.tallies(name, items, answers, seed=seed)
+  tallies = reward_measures.tallies(name, items, answers, seed=seed,
+                                    ranking=ranking)
   found = dict(
       counts=reward_measures.counts(items, answers),
       scores={rule: rules.summarize(tally, seed)
@@ -130,7 +135,8 @@ def measure(config, name: str, items, answers, other) -> dict:
         answers, seed=seed, num_bins=config.num_bins)
     found['bias'] = reward_measures.biases(items, answers, seed=seed)
   if other is not None:
-    theirs = reward_measures.tallies(name, items, other, seed=seed)
+    theirs = reward_measures.tallies(name, items, other, seed=seed,
+                                     ranking=ranking)
     # Ours minus theirs; rules that only one kind of model has are left out.
     found['against'] = {
         rule: rules.difference(theirs[rule], tally, seed)

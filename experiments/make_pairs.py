@@ -6,8 +6,9 @@
 Writes `pairs.jsonl`, which `experiments.train_preference` reads as a file of
 the form jsonl: rewards and where a pair comes from stand beside it. A group
 whose responses all earn the same says nothing and gives no pair; a reward model
-(`config.reward_model`) may take the verifier's place as scorer. What is
-sampled is kept step by step in `groups.jsonl`; the same command goes on there.
+(`config.reward_model`) may take the verifier's place as scorer, and a judge
+finds the best and the worst as its `ranking` says. What is sampled is kept step
+by step in `groups.jsonl`; the same command goes on there.
 
 Reference: UltraFeedback's on-policy pairs as in SimPO (arXiv 2405.14734).
 """
@@ -77,7 +78,10 @@ def run(config, workdir: str) -> dict[str, Any]:
   counts = count(groups)
   launch.say(f'   {counts}')
   write(job.workdir / 'pairs.jsonl', groups, provenance(config))
-  launch.finish(job, config, clock, counter, {'groups': counts}, [])
+  launch.finish(job, config, clock, counter, {
+      'groups': counts, 'reward model': {
+          'judge_calls': model_rewards.judge_calls(
+              config, len(groups), config.pairs.samples_per_prompt)}}, [])
   return counts
 
 
@@ -159,6 +163,7 @@ def provenance(config) -> dict[str, Any]:
   return {'checkpoint': config.init.checkpoint, 'step': config.init.step,
           'seed': config.seed, 'reward': config.reward.name,
           'reward_model': config.reward_model.run,
+          'ranking': config.reward_model.ranking,
           'samples_per_prompt': config.pairs.samples_per_prompt,
           'sampling': dict(config.pairs.sampling)}
 

@@ -7,13 +7,15 @@ the --workdir of `experiments.train_reward_model`, and what it trained decides:
   scores  each response by itself; `heads` reduces an ensemble, `normalize`
           takes the statistics stored with the run
   judge   against a greedy answer of the policy in training to the same prompt,
-          in both orders: (0, 1), and 1/2 is "as good as that" (GRAM)
+          in both orders: (0, 1), and 1/2 is "as good as that" (GRAM); or, by
+          `ranking`, the samples of a prompt against each other
 
 A response that cannot be scored has no reward, as one that nobody could grade.
 """
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from typing import Callable
 
 import numpy as np
@@ -24,18 +26,23 @@ from rljax.agents import pair_judge
 from rljax.rewards import model_based
 from rljax.training import reward as training
 
+RANKINGS = ('reference', *pair_judge.RANKINGS)
+
 
 def check(config):
   """Refuses, before anything is compiled, what cannot work together.
 
   Raises:
-    ValueError: an unknown reduction or average.
+    ValueError: an unknown reduction, average or ranking.
   """
   options = config.reward_model
   training.reduce_heads(np.zeros((1, 1, 1)), options.heads)
   if options.average not in pair_judge.AVERAGES:
     raise ValueError(f'Expected reward_model.average among '
                      f'{pair_judge.AVERAGES}, got {options.average!r}.')
+  if options.ranking not in RANKINGS:
+    raise ValueError(f'Expected reward_model.ranking among {RANKINGS}, got '
+                     f'{options.ranking!r}. Correct it.')
 
 
 def create(config, job) -> Callable | None:
@@ -53,8 +60,15 @@ def create(config, job) -> Callable | None:
     if options.normalize:
       raise ValueError('Expected reward_model.normalize=False with a judge, '
                        'whose scores lie in (0, 1), got True. Turn it off.')
+    if options.ranking != 'reference':
+      return lambda graded, draw: by_ranking(graded, draw, loaded.ask,
+                                             options.ranking, options.average)
     return lambda graded, draw: by_judge(graded, draw, loaded.ask,
                                          options.average)
+  if options.ranking != 'reference':
+    raise ValueError(
+        "Expected reward_model.ranking='reference' with a model of scores, "
+        f'which compares nothing, got {options.ranking!r}. Leave it out.')
   statistics = model_based.read(loaded.folder, loaded.step) if (
       options.normalize) else None
   return lambda graded, draw: by_scores(graded, loaded.ask, statistics)
@@ -87,6 +101,37 @@ def by_judge(graded: responses.Graded, draw: responses.Draw, judge,
         [text for text in references for _ in range(size)], graded.texts,
         average=average)
   return with_rewards(graded, reward_R)
+
+
+def by_ranking(graded: responses.Graded, draw: responses.Draw, judge,
+               ranking: str, average: str) -> responses.Graded:
+  """The samples of each prompt against each other.
+
+  A knockout finds the best, and with the labels exchanged the worst: 1 and -1,
+  and 0 for all others, and for all where the judge tells none apart. A prompt
+  of which the judge could not be shown two samples has no rewards.
+  """
+  prompts = [record['prompt'] for record in graded.records]
+  size = graded.valid_PG.shape[1]
+  lists = [graded.texts[p * size:(p + 1) * size] for p in range(len(prompts))]
+  ask = lambda who: np.stack(pair_judge.rank(who, prompts, lists, ranking,
+                                             average=average))
+  reverse = lambda pairs: np.asarray(judge(pairs))[:, ::-1]
+  with draw.clock('reward'):
+    reward_PG = ask(judge) - (ask(reverse) if ranking == 'knockout' else 0)
+  return with_rewards(graded, reward_PG.ravel())
+
+
+def judge_calls(config, num_prompts: int, size: int) -> int:
+  """Pairs that a judge is shown for so many prompts of so many samples."""
+  options = config.reward_model
+  if not options.run or reward_models.stored_config(
+      pathlib.Path(options.run).expanduser()).form != 'judge':
+    return 0
+  if options.ranking == 'reference':
+    return 2 * num_prompts * size
+  times = 2 if options.ranking == 'knockout' else 1  # the best, and the worst
+  return times * num_prompts * pair_judge.num_calls(options.ranking, size)
 
 
 def with_rewards(graded: responses.Graded,

@@ -10,6 +10,7 @@ A vote is [response shown first, shown second, number of the call, preference
 for the first: 1, 0, 0.5 for a tie, any probability, null without a verdict]. A
 score is null where the text is too long for the model.
 Responses are counted as `data.reward_benchmarks` lists them, right ones first.
+Lists are asked for the pairs that `config.ranking` compares, in both orders.
 A file of another run, or written by another program, is read back as recorded
 answers; a run that was stopped goes on from its own.
 """
@@ -27,20 +28,21 @@ import pathlib
 import numpy as np
 import tqdm
 
+from experiments import reward_rankings
 from rljax import journal
 from rljax.agents import pair_judge
 from rljax.data import reward_benchmarks as files
 from rljax.data.builders import lines
 
 FILE = 'answers.jsonl'
-Vote = tuple[int, int, int, float]  # first, second, call, preference or NaN
+LISTS = ('reward_bench_2', 'best_of_n')  # a judge ranks what it is shown
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
   """Of one item: scores, or votes."""
   scores: tuple[float, ...] | None = None
-  votes: tuple[Vote, ...] = ()
+  votes: tuple[reward_rankings.Vote, ...] = ()
 
   def preference(self, i: int, j: int) -> list[float]:
     """Of response i over j: with i shown first, and with j shown first."""
@@ -63,30 +65,35 @@ class Model:
                   np.ndarray] | None = None
 
 
-def votes_wanted(benchmark: str, item: files.Item, index: int, *,
-                 num_votes: int, seed: int) -> list[tuple[int, int, int]]:
-  """What a judge is asked of an item: (shown first, second, call).
+def votes_wanted(benchmark: str, index: int, *, num_votes: int,
+                 seed: int) -> list[tuple[int, int, int]]:
+  """What a judge is asked of an item of pairs: (shown first, second, call).
 
   All pairs in both orders that the rule of the benchmark compares. VL-
   RewardBench takes `num_votes` calls instead, each in an order that is drawn.
   """
   both = lambda pairs: [(*shown, 0) for i, j in pairs
                         for shown in ((i, j), (j, i))]
-  count = len(item.responses)
   if benchmark == 'vl_reward_bench':
     rng = np.random.default_rng([seed, index])
     return [(*((0, 1) if rng.random() < 0.5 else (1, 0)), call)
             for call in range(num_votes)]
-  if benchmark == 'best_of_n':
-    return both([(0, i) for i in range(1, count)])  # against an anchor
   if benchmark == 'rm_bench':
     return both(itertools.product(range(3), range(3, 6)))
-  return both(itertools.combinations(range(count), 2))
+  return both([(0, 1)])
+
+
+def ranked(answer: Answer, item: files.Item, ranking: str, seed: int,
+           where: str = 'memory') -> np.ndarray:
+  """score_G of an item of LISTS; of a judge as `reward_rankings.scores`."""
+  if answer.scores is not None:
+    return np.array(answer.scores)
+  return reward_rankings.scores(answer.votes, item, ranking, seed, where)
 
 
 def ask(model: Model, benchmark: str, items: Sequence[files.Item],
-        path: pathlib.Path, *, num_votes: int, seed: int,
-        chunk: int) -> list[Answer]:
+        path: pathlib.Path, *, num_votes: int, seed: int, chunk: int,
+        ranking: str) -> list[Answer]:
   """Answers to all items; those in the file are not asked for again.
 
   Args:
@@ -97,13 +104,22 @@ def ask(model: Model, benchmark: str, items: Sequence[files.Item],
     num_votes: see `votes_wanted`.
     seed: of the orders that are drawn.
     chunk: items between two additions to the journal.
+    ranking: how a judge ranks LISTS.
 
   Raises:
     ValueError: scores of another shape, or infinite ones.
   """
-  wanted = [[] if model.scorer else votes_wanted(
-      benchmark, item, i, num_votes=num_votes, seed=seed)
-            for i, item in enumerate(items)]
+  is_list = benchmark in LISTS
+  find = _scored if model.scorer else _ranked if is_list else _judged
+
+  def questions(i, item):
+    if model.scorer:
+      return []
+    if is_list:
+      return [ranking, reward_rankings.order(item, ranking, seed)]
+    return votes_wanted(benchmark, i, num_votes=num_votes, seed=seed)
+
+  wanted = [questions(*one) for one in enumerate(items)]
   keys = [_key(model.name, benchmark, *both)
           for both in zip(items, wanted, strict=True)]
   found = _kept(path)
@@ -112,7 +128,7 @@ def ask(model: Model, benchmark: str, items: Sequence[files.Item],
                  desc=benchmark, unit='item') as bar:
     for start in range(0, len(missing), chunk):
       part = missing[start:start + chunk]
-      answers = (_scored if model.scorer else _judged)(
+      answers = find(
           model, [items[i] for i in part], [wanted[i] for i in part])
       journal.append(path, [
           _line(benchmark, items[i], answer) | {'key': keys[i]}
@@ -123,8 +139,8 @@ def ask(model: Model, benchmark: str, items: Sequence[files.Item],
 
 
 def recorded(path: str | pathlib.Path, benchmark: str,
-             items: Sequence[files.Item], *, num_votes: int,
-             seed: int) -> list[Answer]:
+             items: Sequence[files.Item], *, num_votes: int, seed: int,
+             ranking: str) -> list[Answer]:
   """Answers to all items, from the journal of a run or of another program.
 
   Raises:
@@ -145,8 +161,11 @@ def recorded(path: str | pathlib.Path, benchmark: str,
                        f'{benchmark} in {path}, got none. Record it, or leave '
                        'the benchmark out.')
     row, where = rows[benchmark, item.name]
-    answers.append(_read(row, where, item, votes_wanted(
-        benchmark, item, i, num_votes=num_votes, seed=seed), benchmark))
+    is_list = benchmark in LISTS
+    answers.append(_read(row, where, item, [] if is_list else votes_wanted(
+        benchmark, i, num_votes=num_votes, seed=seed), benchmark))
+    if is_list:
+      ranked(answers[-1], item, ranking, seed, where)
   return answers
 
 
@@ -174,6 +193,12 @@ def _judged(model, items, wanted) -> list[Answer]:
                           np.float64))
   return [Answer(votes=tuple((*vote, float(next(found))) for vote in votes))
           for votes in wanted]
+
+
+def _ranked(model, items, wanted) -> list[Answer]:
+  (ranking, _), *_ = wanted
+  return [Answer(votes=tuple(votes)) for votes in reward_rankings.ask(
+      model.judge, items, [order for _, order in wanted], ranking)]
 
 
 def _line(benchmark: str, item: files.Item, answer: Answer) -> dict:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments import reward_answers
+from rljax.agents import pair_judge
 from rljax.data import reward_benchmarks as files
 from rljax.evaluation import calibration
 from rljax.evaluation import over_optimisation
@@ -24,21 +25,23 @@ Items = Sequence[files.Item]
 Answers = Sequence[reward_answers.Answer]
 
 
-def tallies(benchmark: str, items: Items, answers: Answers, *,
-            seed: int) -> dict[str, rules.Tally]:
+def tallies(benchmark: str, items: Items, answers: Answers, *, seed: int,
+            ranking: str) -> dict[str, rules.Tally]:
   """Rule -> credits; the official rule is the first.
 
   Args:
     benchmark: any but best_of_n, which has no right responses.
     items: of it.
     answers: one for each item.
-    seed: of the order that a judge of RewardBench is shown.
+    seed: of the orders that a judge of RewardBench is shown.
+    ranking: how a judge has ranked the lists of RewardBench 2.
   """
   group_I = [item.group for item in items]
+  if benchmark == 'reward_bench_2':
+    return _reward_bench_2(items, answers, group_I, ranking, seed)
   scalar = answers[0].scores is not None
-  find = dict(reward_bench=_reward_bench, reward_bench_2=_reward_bench_2,
-              judge_bench=_judge_bench, rm_bench=_rm_bench,
-              vl_reward_bench=_vl_reward_bench)[benchmark]
+  find = dict(reward_bench=_reward_bench, judge_bench=_judge_bench,
+              rm_bench=_rm_bench, vl_reward_bench=_vl_reward_bench)[benchmark]
   return find(items, answers, group_I, scalar, seed)
 
 
@@ -47,26 +50,8 @@ def pair_preferences(answers: Answers) -> np.ndarray:
   return np.array([answer.preference(0, 1) for answer in answers])
 
 
-def response_scores(item: files.Item,
-                    answer: reward_answers.Answer) -> np.ndarray:
-  """score_G of all responses; of a judge the mean share of comparisons won.
-
-  A comparison without a verdict counts half. Ours: the benchmarks score by
-  ratings, or by a judge that sees all responses at once.
-  """
-  if answer.scores is not None:
-    return np.array(answer.scores)
-  count = len(item.responses)
-  won_GG = np.full((count, count), np.nan)
-  for i, j in {vote[:2] for vote in answer.votes}:
-    won_GG[i, j] = np.mean(np.nan_to_num(answer.preference(i, j), nan=0.5))
-  if not np.isnan(won_GG[1:, 1:]).all():
-    return np.nanmean(won_GG, axis=1)
-  return np.append(0.5, won_GG[1:, 0])  # against an anchor, the first one
-
-
 def counts(items: Items, answers: Answers) -> dict[str, int]:
-  """Items, comparisons that tie, votes and scores that are missing."""
+  """Items, ties, votes and scores that are missing, and what a judge cost."""
   ties, silent = 0, 0
   for item, answer in zip(items, answers, strict=True):
     if answer.scores is None:
@@ -79,7 +64,8 @@ def counts(items: Items, answers: Answers) -> dict[str, int]:
       right, wrong = (np.array(part) for part in (
           answer.scores[:item.num_right], answer.scores[item.num_right:]))
       ties += int(np.sum(right[:, None] == wrong))
-  return dict(items=len(items), ties=ties, unparsed=silent)
+  return dict(items=len(items), ties=ties, unparsed=silent,
+              judge_calls=sum(len(answer.votes) for answer in answers))
 
 
 def calibrations(answers: Answers, *, seed: int,
@@ -128,18 +114,41 @@ def check_sizes(items: Items):
         f' got {len(items)} with {sizes}. Cut them to {sizes[0]}.')
 
 
-def best_of_n(items: Items, answers: Answers, *,
-              seed: int) -> over_optimisation.Curve:
+def check_ranking(benchmark: str, items: Items, ranking: str):
+  """Refuses a knockout where all responses are scored: it finds the best.
+
+  Raises:
+    ValueError: best_of_n, whose curve needs an order, or items of ties.
+  """
+  if ranking not in pair_judge.RANKINGS:
+    raise ValueError(f'Expected ranking among {pair_judge.RANKINGS}, got '
+                     f'{ranking!r}. Correct it.')
+  ties = benchmark == 'reward_bench_2' and any(
+      item.group.lower() == 'ties' for item in items)
+  if ranking == 'knockout' and (ties or benchmark == 'best_of_n'):
+    raise ValueError(
+        "Expected ranking='round_robin' or 'anchor' with "
+        f'{"ties of reward_bench_2" if ties else "best_of_n"}, which need a '
+        "score for each response, got 'knockout'. Change it, or leave them "
+        'out.')
+
+
+def best_of_n(items: Items, answers: Answers, *, seed: int,
+              ranking: str) -> over_optimisation.Curve:
   """The curve of gold and proxy.
 
   Raises:
     ValueError: a response without a score: it could not be ordered.
   """
   check_sizes(items)
-  proxy_PG = np.array([response_scores(*both)
-                       for both in zip(items, answers, strict=True)])
+  proxy_PG = np.array(_scores(items, answers, ranking, seed))
   gold_PG = np.array([item.gold for item in items])
   return over_optimisation.curve(proxy_PG, gold_PG, seed=seed)
+
+
+def _scores(items, answers, ranking, seed) -> list[np.ndarray]:
+  return [reward_answers.ranked(answer, item, ranking, seed)
+          for item, answer in zip(items, answers, strict=True)]
 
 
 def _reward_bench(items, answers, group_I, scalar, seed):
@@ -154,12 +163,10 @@ def _reward_bench(items, answers, group_I, scalar, seed):
           'swap average': make(preference_I2.mean(axis=1), 0.0)}
 
 
-def _reward_bench_2(items, answers, group_I, scalar, seed):
-  del scalar, seed
+def _reward_bench_2(items, answers, group_I, ranking, seed):
   names, right = zip(*((item.name, item.num_right) for item in items),
                      strict=True)
-  scores = [response_scores(*both)
-            for both in zip(items, answers, strict=True)]
+  scores = _scores(items, answers, ranking, seed)
   return {label: rules.reward_bench_2(names, scores, right, group_I,
                                       shared=shared)
           for label, shared in (('official', True), ('ties wrong', False))}

@@ -19,9 +19,11 @@ from experiments import launch
 from experiments import reward_forms
 from rljax import sharding
 from rljax.agents import pair_judge
+from rljax.data import chat
 from rljax.data import judge_prompts
 from rljax.data import preference_tokens
 from rljax.data import tokenizer as tokenizers
+from rljax.packing import lists as packed_lists
 from rljax.training import checkpoint
 from rljax.training import optimizer as optimizers
 from rljax.training import reward as training
@@ -41,7 +43,10 @@ class Scorer:
 
   def __call__(self, prompts: Sequence[Any], responses: Sequence[str],
                stopped: Sequence[bool] | None = None) -> np.ndarray:
-    """score_N; NaN for a text that is too long.
+    """score_N; NaN for a text that is too long, or forges a turn.
+
+    Responses to one prompt that follow each other are a list, whose prompt is
+    computed once; a score is that of the text by itself all the same.
 
     Args:
       prompts: a text or messages for each response.
@@ -49,17 +54,51 @@ class Scorer:
       stopped: False for a response that was cut: no stop token is scored.
     """
     stopped = [True] * len(responses) if stopped is None else stopped
-    texts = [np.concatenate(preference_tokens.prompt_and_response(
-        self.tokenizer, messages(prompt), response, ends=bool(ends)))
-             for prompt, response, ends in zip(prompts, responses, stopped,
-                                               strict=True)]
-    score_N = np.full(len(texts), np.nan)
-    fits = [i for i, text in enumerate(texts) if len(text) <= self.max_length]
+    texts = [self._text(*one) for one in zip(prompts, responses, stopped,
+                                             strict=True)]
+    groups = in_lists(prompts, texts, self.max_length,
+                      self.shape['num_candidates'])
     found_NCJ = training.score_all(
         self.score, self.params,
-        [ComparedTexts((texts[i],), (0,)) for i in fits], **self.shape)
-    score_N[fits] = training.reduce_heads(found_NCJ[:, :1], self.heads)[:, 0]
+        [_list(texts, group) for group in groups], **self.shape)
+    score_NC = training.reduce_heads(found_NCJ, self.heads)
+    score_N = np.full(len(texts), np.nan)
+    for group, score_C in zip(groups, score_NC, strict=True):
+      score_N[group] = score_C[:len(group)]
     return score_N
+
+  def _text(self, prompt, response, ends) -> np.ndarray | None:
+    if chat.has_special(self.tokenizer, response, may_end=True):
+      return None
+    text = np.concatenate(preference_tokens.prompt_and_response(
+        self.tokenizer, messages(prompt), response, ends=bool(ends)))
+    return text if len(text) <= self.max_length else None
+
+
+def in_lists(prompts: Sequence[Any], texts: Sequence[np.ndarray | None],
+             max_length: int, num_candidates: int) -> list[list[int]]:
+  """Places of texts to be scored together: neighbours with equal prompts.
+
+  Args:
+    prompts: of each text.
+    texts: None for what is not scored.
+    max_length: of what a list stores, what all begin with once.
+    num_candidates: the most of a list.
+  """
+  groups = []
+  for i, text in enumerate(texts):
+    if text is None:
+      continue
+    longer = [*groups[-1], i] if groups else []
+    joins = longer and len(longer) <= num_candidates and (
+        prompts[longer[0]] == prompts[i]) and packed_lists.stored_length(
+            _list(texts, longer)) <= max_length
+    groups[-1:] = [longer] if joins else [*groups[-1:], [i]]
+  return groups
+
+
+def _list(texts, group) -> ComparedTexts:
+  return ComparedTexts(tuple(texts[i] for i in group), tuple(range(len(group))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,7 +121,7 @@ def open_data(config, make):
   if config.form == 'scores':
     check_sizes(train, config.packing.num_candidates)
   kept, counts = candidates.all_of(train, make)
-  lost = len(train) - len(kept)
+  lost = len(train) - len(kept) - counts['special_token_inside']
   if lost and config.data.too_long != 'drop':
     raise ValueError(
         f'Expected comparisons within packing.row_length='

@@ -28,6 +28,10 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
       name=arg or 'recorded', path='', base_url='', model='', api_key_env='',
       num_retries=2, temperature=0.0, max_tokens=2_048)
   config.against = ''  # answers of another model, to be compared
+  # How a judge ranks n responses of reward_bench_2 and best_of_n: round_robin
+  # asks n(n - 1) times, anchor 2(n - 1); so does knockout, which finds the best
+  # and no more (rljax/agents/pair_judge.py).
+  config.ranking = 'round_robin'
   config.num_votes = 9  # of VL-RewardBench; the most that a majority counts
   config.num_bins = 10  # of the reliability plot
   config.chunk = 32  # items between two additions to the journal

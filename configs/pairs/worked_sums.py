@@ -9,9 +9,10 @@ r"""Best against worst of eight responses to sums, by the verifier.
       --config.init.checkpoint=runs/sft_tiny/checkpoints
 
 --config.reward_model.run=<workdir of train_reward_model> has a reward model
-choose, in the verifier's place; a judge compares with a greedy answer. `:smoke`
-shrinks it to seconds; it needs a checkpoint of the tiny variant, as
-random parameters solve nothing.
+choose, in the verifier's place; a judge compares with a greedy answer, or with
+--config.reward_model.ranking=knockout, anchor or round_robin the samples with
+each other. `:smoke` shrinks it to seconds; it needs a checkpoint of the tiny
+variant, as random parameters solve nothing.
 """
 from ml_collections import config_dict
 

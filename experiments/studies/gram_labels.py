@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from configs import common
 from experiments.studies import outcome
 from rljax import losses
 from rljax import models
@@ -49,9 +50,7 @@ NOISE = 0.1           # of the labels
 _MORE = 0.3           # more smoothing than noise
 _TUNING_SEED = 100
 _ROW = 32             # tokens
-# A wide start and fast rotations: short texts, and few steps to learn in.
-MODEL = dict(variant='tiny_dense', init_std=0.15, rope_theta=100.0,
-              tied_head=False)
+MODEL = common.toy_judge()
 
 
 @dataclasses.dataclass(frozen=True)

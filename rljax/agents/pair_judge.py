@@ -15,6 +15,7 @@ probabilities shrinks towards 1/2. A judge has no score for a response alone.
 | demo: softmax over the orders | over the labels |
 | knock-out; in an earlier version scores against an anchor | both |
 | nothing ranks all responses | `round_robin`: mean share of wins, ours |
+| a list at a time | `rank`: many lists side by side |
 | PPO's reward is against a greedy answer | `against_reference` |
 
 Reference: GRAM (arXiv 2506.14175) and its official code; the greedy reference
@@ -22,6 +23,7 @@ is ReMax's (arXiv 2310.10505).
 """
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Sequence
 import dataclasses
 import itertools
@@ -31,6 +33,7 @@ from typing import Protocol
 import numpy as np
 
 AVERAGES = ('probability', 'logit')
+RANKINGS = ('round_robin', 'anchor', 'knockout')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +97,46 @@ def scores(judge: PairJudge, pairs: Sequence[Pair], *,
   return np.stack([0.5 + lead_N, 0.5 - lead_N], axis=1)
 
 
+def rank(judge: PairJudge, prompts: Sequence[Any],
+         lists: Sequence[Sequence[str]], ranking: str, *,
+         average: str = 'probability') -> list[np.ndarray]:
+  """score_N of each list, the more the better, by one of RANKINGS.
+
+  All lists are asked for side by side: a judge is called no more often than for
+  the longest of them. A knockout finds the best and no more: 1 for it, 0 for
+  all others. NaN for the whole of a list of which the judge could not be shown
+  a pair: what is missing might have decided it.
+
+  Args:
+    judge: who is asked.
+    prompts: one for each list.
+    lists: of responses.
+    ranking: 'round_robin', 'anchor' (the first of a list) or 'knockout'.
+    average: as in `scores`.
+
+  Raises:
+    ValueError: another ranking, or too few responses.
+  """
+  if ranking not in RANKINGS:
+    raise ValueError(f'Expected a ranking among {RANKINGS}, got {ranking!r}. '
+                     'Correct it.')
+  games = {'round_robin': _round_robin, 'knockout': _knockout,
+           'anchor': lambda count: _anchor(count, 0, 0.0)}[ranking]
+  found = _play(judge, prompts, lists, [games(len(one)) for one in lists],
+                average)
+  missing = lambda one: np.full(len(one), np.nan)
+  if ranking == 'knockout':
+    return [missing(one) if best is None else np.eye(len(one))[best]
+            for one, best in zip(lists, found, strict=True)]
+  return [missing(one) if score_N is None else score_N
+          for one, score_N in zip(lists, found, strict=True)]
+
+
+def num_calls(ranking: str, count: int) -> int:
+  """Pairs that a judge is shown for a list of so many, in both orders."""
+  return count * (count - 1) if ranking == 'round_robin' else 2 * (count - 1)
+
+
 def knockout(judge: PairJudge, prompt: Any, responses: Sequence[str], *,
              average: str = 'probability') -> int:
   """Index of the best, by n - 1 comparisons; a tie keeps the incumbent.
@@ -101,14 +144,7 @@ def knockout(judge: PairJudge, prompt: Any, responses: Sequence[str], *,
   Raises:
     ValueError: no response, or a pair that the judge cannot be shown.
   """
-  _check(responses, 1)
-  best = 0
-  for i in range(1, len(responses)):
-    old, new = _scores(judge, [Pair(prompt, responses[best], responses[i])],
-                       average)[0]
-    if new > old:
-      best = i
-  return best
+  return _alone(judge, prompt, responses, _knockout(len(responses)), average)
 
 
 def anchor(judge: PairJudge, prompt: Any, responses: Sequence[str], *,
@@ -119,16 +155,8 @@ def anchor(judge: PairJudge, prompt: Any, responses: Sequence[str], *,
   Raises:
     ValueError: no such anchor, or a pair that the judge cannot be shown.
   """
-  _check(responses, 1)
-  if not 0 <= anchor < len(responses):
-    raise ValueError(f'Expected an anchor below {len(responses)}, got '
-                     f'{anchor}. Correct it.')
-  others = [i for i in range(len(responses)) if i != anchor]
-  found_N2 = _scores(judge, [
-      Pair(prompt, responses[anchor], responses[i]) for i in others], average)
-  score_N = np.full(len(responses), float(anchor_score))
-  score_N[others] += found_N2[:, 1] - found_N2[:, 0]
-  return score_N
+  return _alone(judge, prompt, responses,
+                _anchor(len(responses), anchor, anchor_score), average)
 
 
 def round_robin(judge: PairJudge, prompt: Any, responses: Sequence[str], *,
@@ -139,13 +167,7 @@ def round_robin(judge: PairJudge, prompt: Any, responses: Sequence[str], *,
     ValueError: fewer than two responses, or a pair that the judge cannot be
       shown.
   """
-  _check(responses, 2)
-  indices = np.array(list(itertools.combinations(range(len(responses)), 2)))
-  found_N2 = _scores(judge, [Pair(prompt, responses[i], responses[j])
-                             for i, j in indices], average)
-  score_N = np.zeros(len(responses))
-  np.add.at(score_N, indices, found_N2)
-  return score_N / (len(responses) - 1)
+  return _alone(judge, prompt, responses, _round_robin(len(responses)), average)
 
 
 def against_reference(judge: PairJudge, prompts: Sequence[Any],
@@ -161,18 +183,74 @@ def against_reference(judge: PairJudge, prompts: Sequence[Any],
   return scores(judge, pairs, average=average)[:, 1]
 
 
-def _scores(judge, pairs, average) -> np.ndarray:
-  """As `scores`; a comparison that is missing would decide a ranking."""
-  found_N2 = scores(judge, pairs, average=average)
-  if np.isnan(found_N2).any():
+# A game yields the pairs of places that it wants to be compared, is sent their
+# r_N2, and returns what came of it.
+_Game = Generator[list[tuple[int, int]], np.ndarray, Any]
+
+
+def _knockout(count: int) -> _Game:
+  _check(count, 1)
+  best = 0
+  for i in range(1, count):
+    ((old, new),) = yield [(best, i)]
+    if new > old:
+      best = i
+  return best
+
+
+def _anchor(count: int, anchor: int, anchor_score: float) -> _Game:
+  _check(count, 1)
+  if not 0 <= anchor < count:
+    raise ValueError(f'Expected an anchor below {count}, got {anchor}. Correct '
+                     'it.')
+  others = [i for i in range(count) if i != anchor]
+  found_N2 = yield [(anchor, i) for i in others]
+  score_N = np.full(count, float(anchor_score))
+  score_N[others] += found_N2[:, 1] - found_N2[:, 0]
+  return score_N
+
+
+def _round_robin(count: int) -> _Game:
+  _check(count, 2)
+  pairs = list(itertools.combinations(range(count), 2))
+  found_N2 = yield pairs
+  score_N = np.zeros(count)
+  np.add.at(score_N, np.array(pairs), found_N2)
+  return score_N / (count - 1)
+
+
+def _play(judge, prompts, lists, games, average) -> list[Any]:
+  """What came of each game; None where a comparison could not be made."""
+  results, answers = [None] * len(games), dict.fromkeys(range(len(games)))
+  lacking = set()
+  while answers:
+    wanted = {}
+    for k, answer in answers.items():
+      try:
+        wanted[k] = games[k].send(answer)
+      except StopIteration as end:
+        results[k] = None if k in lacking else end.value
+    found_N2 = scores(judge, [
+        Pair(prompts[k], lists[k][i], lists[k][j])
+        for k, pairs in wanted.items() for i, j in pairs], average=average)
+    *parts, _ = np.split(
+        found_N2, np.cumsum([len(pairs) for pairs in wanted.values()]))
+    answers = dict(zip(wanted, parts, strict=True))
+    lacking |= {k for k, r_N2 in answers.items() if np.isnan(r_N2).any()}
+  return results
+
+
+def _alone(judge, prompt, responses, game, average) -> Any:
+  """One game; a comparison that is missing would decide it."""
+  found, = _play(judge, [prompt], [responses], [game], average)
+  if found is None:
     raise ValueError(
-        f'Expected a score for each of {len(pairs)} pairs, got none for '
-        f'{int(np.isnan(found_N2).any(axis=1).sum())}. Leave out responses '
-        'that the judge cannot be shown.')
-  return found_N2
+        f'Expected a score for each pair of {len(responses)} responses, got '
+        'some without. Leave out responses that the judge cannot be shown.')
+  return found
 
 
-def _check(responses, least: int):
-  if len(responses) < least:
-    raise ValueError(f'Expected at least {least} responses, got '
-                     f'{len(responses)}. Sample more.')
+def _check(count: int, least: int):
+  if count < least:
+    raise ValueError(f'Expected at least {least} responses, got {count}. '
+                     'Sample more.')

@@ -2,6 +2,8 @@
 
 Responses that do not fit are cut at their ends, all to the same number of
 tokens, so that length cannot say which was preferred. A prompt is never cut.
+Responses with a special token written out in them are left out, as those of
+pairs are that have a stop token inside: nobody could have sampled them.
 """
 from __future__ import annotations
 
@@ -11,13 +13,15 @@ from typing import Callable
 
 import numpy as np
 
+from rljax.data import chat
 from rljax.data import preference_tokens
 from rljax.data.preference import Record
 from rljax.data.tokenizer import Tokenizer
 from rljax.types import ComparedTexts
 
 # What becomes of a record; all but the first two leave it out.
-STATUSES = ('whole', 'cut', 'no_room', 'same_after_cut')
+STATUSES = ('whole', 'cut', 'no_room', 'same_after_cut',
+            'special_token_inside')
 
 
 def ranked(record: Record) -> tuple[list[str], list[int]]:
@@ -37,6 +41,9 @@ def texts(tokenizer: Tokenizer, record: Record,
     max_length: of all texts together, the prompt counted once, as it is stored.
   """
   responses, ranks = ranked(record)
+  if any(chat.has_special(tokenizer, response, may_end=True)
+         for response in responses):
+    return None, 'special_token_inside'
   pairs = [preference_tokens.prompt_and_response(
       tokenizer, record['prompt'], response) for response in responses]
   prompt = pairs[0][0]

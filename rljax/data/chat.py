@@ -35,6 +35,24 @@ def prompt_tokens(
   return render(tokenizer, messages, add_generation_prompt=True)
 
 
+def has_special(tokenizer: Tokenizer, text: str, *,
+                may_end: bool = False) -> bool:
+  """Whether a special token is written out in a text.
+
+  In a conversation it would be read as what it says, the end of a turn or the
+  beginning of another one, and not as somebody's words.
+
+  Args:
+    tokenizer: that reads the text.
+    text: of one message, or of a part of it.
+    may_end: whether stop tokens at its end, where they belong, do not count.
+  """
+  ids = tokenizer.encode(text)
+  while may_end and ids and ids[-1] in tokenizer.stop_ids:
+    ids = ids[:-1]
+  return not tokenizer.special_ids.isdisjoint(ids)
+
+
 def training_example(
     tokenizer: Tokenizer,
     messages: Sequence[Message],

@@ -11,7 +11,7 @@ and the marks stay.
 |---|---|
 | three templates, with and without the cue | one |
 | a long pair loses its end, cue included | the ends of both responses |
-| labels ' A' or 'A', by the settings | 'A', checked against the tokenizer |
+| labels ' A' or 'A', by the settings | the token that 'A' is behind a prompt |
 
 Reference: GRAM (arXiv 2506.14175), its official code and data cards; the words
 are ours.
@@ -37,19 +37,41 @@ LABELS = ('A', 'B')
 
 
 def label_ids(tokenizer: Tokenizer) -> tuple[int, int]:
-  """The token of each label.
+  """The token of each label where it stands: behind the prompt of a judge.
+
+  By itself a label may be another one, as a tokenizer that marks beginnings of
+  words has '▁A' for the text 'A' and 'A' behind the header of an answer. All
+  prompts end alike, so any of them says what a label adds to it.
 
   Raises:
-    ValueError: a label that is not one token of this tokenizer.
+    ValueError: a label that adds more or less than a token, or that changes the
+      prompt's own tokens, or one token for both labels.
   """
-  found = [tokenizer.encode(label) for label in LABELS]
-  for label, ids in zip(LABELS, found, strict=True):
-    if len(ids) != 1:
+  messages = asked('?', '1', '2')
+  before = chat.render(tokenizer, messages, add_generation_prompt=True)
+  found = []
+  for label in LABELS:
+    whole = np.asarray(tokenizer.with_answer(messages, label), np.int32)
+    if not np.array_equal(before, whole[:len(before)]):
       raise ValueError(
-          f'Expected a judge label to be one token, got {ids} for {label!r}: a '
-          'judge label of more than one token has no logit of its own. Use a '
-          'tokenizer that knows single letters.')
-  return found[0][0], found[1][0]
+          'Expected a judge prompt to keep its tokens with a label behind it, '
+          f'got {before[-4:].tolist()} at its end and, with {label!r}, '
+          f'{whole[max(len(before) - 4, 0):].tolist()}: no token of the prompt '
+          'predicts the label. Use a chat template whose generation prompt '
+          'ends where a token ends whatever follows.')
+    found.append(whole[len(before):].tolist())
+    if len(found[-1]) != 1:
+      raise ValueError(
+          f'Expected a judge label to be one token behind the prompt, got '
+          f'{found[-1]} for {label!r}: a judge label of more than one token '
+          'has no logit of its own. Use a tokenizer that knows single letters.')
+  (first,), (second,) = found
+  if first == second:
+    raise ValueError(
+        f'Expected a token of its own for each of the labels {LABELS}, got '
+        f'{first} for both: it cannot say which response is better. Use a '
+        'tokenizer that knows single letters.')
+  return first, second
 
 
 def question(prompt: Sequence[Message]) -> str:
@@ -59,13 +81,25 @@ def question(prompt: Sequence[Message]) -> str:
   return '\n'.join(f'{m["role"]}: {m["content"]}' for m in prompt)
 
 
+def asked(request: str, first: str, second: str) -> list[Message]:
+  """What the judge is told, the responses in the order of showing."""
+  return [{'role': 'user', 'content': prompts.load('gram_judge').substitute(
+      question=request, pair=_pair(first, second))}]
+
+
 def prompt_tokens(tokenizer: Tokenizer, prompt: Sequence[Message], first: str,
                   second: str, max_length: int
                   ) -> tuple[np.ndarray | None, str]:
-  """Token ids up to where the label is predicted, and a status of STATUSES."""
+  """Token ids up to where the label is predicted, and a status of STATUSES.
+
+  A pair with a special token written out in it is not shown: the token would
+  end the turn of who asks, and what is behind it could give the verdict itself.
+  """
   def render(first, second):
-    return chat.prompt_tokens(tokenizer, prompts.load('gram_judge').substitute(
-        question=question(prompt), pair=_pair(first, second)))
+    return chat.render(tokenizer, asked(question(prompt), first, second), True)
+  if any(chat.has_special(tokenizer, text)
+         for text in (question(prompt), first, second)):
+    return None, 'special_token_inside'
   return _fitted(tokenizer, render, first, second, max_length)
 
 
@@ -103,6 +137,9 @@ def pretraining_example(tokenizer: Tokenizer, record: Record, max_length: int,
   def render(first, second):
     return chat.render(tokenizer, messages(first, second), False)
 
+  if any(chat.has_special(tokenizer, text)
+         for text in (question(record['prompt']), first, second)):
+    return None, 'special_token_inside'
   tokens, status = _fitted(tokenizer, render, first, second, max_length)
   if tokens is None:
     return None, status

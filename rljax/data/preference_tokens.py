@@ -28,7 +28,7 @@ from rljax.types import TokenPair
 
 COUNTS = ('pairs', 'cut_pairs', 'cut_tokens_chosen', 'cut_tokens_rejected',
           'dropped_long_prompt', 'dropped_no_room', 'dropped_same_after_cut',
-          'dropped_stop_token_inside')
+          'dropped_stop_token_inside', 'dropped_special_token_inside')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,7 @@ def tokenize_all(
   pairs, counts = [], dict.fromkeys(COUNTS, 0)
   for record in records:
     whole = tokenize(tokenizer, record, ends=ends)
-    reason, pair = _fitted(tokenizer, whole, limits)
+    reason, pair = _fitted(tokenizer, record, whole, limits)
     if reason:
       counts[f'dropped_{reason}'] += 1
       continue
@@ -170,7 +170,7 @@ def digest(pairs: Iterable[TokenPair]) -> str:
   return found.hexdigest()[:16]
 
 
-def _fitted(tokenizer, whole, limits):
+def _fitted(tokenizer, record, whole, limits):
   """(why the pair cannot be used, or '', what is left of it)."""
   if len(whole.prompt) > limits.max_prompt_length:
     return 'long_prompt', None
@@ -180,6 +180,9 @@ def _fitted(tokenizer, whole, limits):
   sides = [getattr(whole, side) for side in ('chosen', 'rejected')]
   if any(np.isin(side[:-1], tokenizer.stop_ids).any() for side in sides):
     return 'stop_token_inside', None  # it would be taught to go on after it
+  if any(chat.has_special(tokenizer, record[side], may_end=True)
+         for side in ('chosen', 'rejected')):
+    return 'special_token_inside', None  # it would be taught another's words
   if np.array_equal(pair.chosen, pair.rejected):
     return 'same_after_cut', None
   return '', pair

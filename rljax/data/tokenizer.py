@@ -22,6 +22,7 @@ class Tokenizer(Protocol):
   vocab_size: int             # rows of the embedding table
   pad_id: int                 # a filler; masks say what is padding, not this
   stop_ids: tuple[int, ...]   # any of them ends a response
+  special_ids: frozenset[int]  # not of text: ends of turns, headers, padding
 
   def encode(self, text: str) -> list[int]:
     """Ids of a text, with no special token added."""
@@ -34,6 +35,9 @@ class Tokenizer(Protocol):
   ) -> list[int]:
     """Ids of a whole conversation, special tokens included."""
 
+  def with_answer(self, messages: Sequence[Message], answer: str) -> list[int]:
+    """Ids of a prompt and what is written behind it, made in one go."""
+
 
 class ByteTokenizer:
   """256 bytes and a few special tokens; the vocabulary is padded to 272."""
@@ -43,6 +47,7 @@ class ByteTokenizer:
   role_ids = {'system': 259, 'user': 260, 'assistant': 261, 'tool': 262}
   vocab_size = 272  # a multiple of 16: shards and tiles evenly
   stop_ids = (eos_id,)
+  special_ids = frozenset(range(pad_id, 263))
 
   def encode(self, text: str) -> list[int]:
     return list(text.encode('utf-8'))
@@ -68,6 +73,9 @@ class ByteTokenizer:
       ids.append(self.role_ids['assistant'])
     return ids
 
+  def with_answer(self, messages: Sequence[Message], answer: str) -> list[int]:
+    return [*self.apply_chat_template(messages, True), *self.encode(answer)]
+
   def _role_id(self, role: str) -> int:
     if role not in self.role_ids:
       raise ValueError(f'Expected a role among {sorted(self.role_ids)}, got '
@@ -89,6 +97,11 @@ class HuggingFaceTokenizer:
     self.stop_ids = tuple(dict.fromkeys((*eos, *extra_stop_ids)))
     has_pad = inner.pad_token_id is not None
     self.pad_id = inner.pad_token_id if has_pad else self.stop_ids[0]
+    # The unknown token stands for words, unless it ends a text as well.
+    special = {i for i, token in inner.added_tokens_decoder.items()
+               if token.special} | set(inner.all_special_ids)
+    self.special_ids = frozenset(
+        special - {inner.unk_token_id} | set(self.stop_ids))
 
   def encode(self, text: str) -> list[int]:
     return list(self.inner.encode(text, add_special_tokens=False))
@@ -100,6 +113,12 @@ class HuggingFaceTokenizer:
       self, messages: Sequence[Message], add_generation_prompt: bool
   ) -> list[int]:
     return self._template(messages, add_generation_prompt)['input_ids']
+
+  def with_answer(self, messages: Sequence[Message], answer: str) -> list[int]:
+    self._chat_template()
+    prompt = self.inner.apply_chat_template(
+        list(messages), add_generation_prompt=True, tokenize=False)
+    return self.encode(prompt + answer)
 
   def marks_assistant_tokens(self) -> bool:
     """Whether the template says by itself which tokens the assistant wrote."""

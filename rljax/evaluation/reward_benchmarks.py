@@ -24,8 +24,8 @@ Differs:
   | what | official code | here |
   | reward_bench, order for a judge | not seeded | by the seed |
   | reward_bench, no item of a section | the section scores 0 | left out |
-  | reward_bench_2 by a pair judge | four at once, or ratings | mean win
-    probability against all others: ours |
+  | reward_bench_2 by a pair judge | four at once, or ratings | a ranking of
+    `agents.pair_judge`: ours |
   | vl_reward_bench, order of the votes | shuffled | as given |
 
 Reference: allenai/reward-bench (`constants.py`, `utils.py`), arXiv 2403.13787,

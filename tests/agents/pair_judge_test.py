@@ -150,7 +150,69 @@ class RankingTest(parameterized.TestCase):
       with self.assertRaisesRegex(ValueError, 'cannot be shown'):
         rank(judge, '', ['a', 'long', 'b'])
 
+  @parameterized.product(ranking=pair_judge.RANKINGS, favour=(0.0, 3.0))
+  def test_the_best_of_each_list_side_by_side(self, ranking, favour):
+    rng = np.random.default_rng(0)
+    lists = [[f'{q}' for q in rng.normal(size=size)] for size in (2, 5, 3, 5)]
+    judge, calls = Oracle(favour), []
+
+    def counted(pairs):
+      calls.append(len(pairs))
+      return judge(pairs)
+
+    found = pair_judge.rank(counted, [''] * 4, lists, ranking)
+    for one, score_N in zip(lists, found, strict=True):
+      self.assertEqual(np.argmax(score_N), np.argmax(np.array(one, float)))
+      self.assertLen(score_N, len(one))
+    with self.subTest('as many calls as are said, in as few goes as one list'):
+      self.assertEqual(judge.asked, sum(
+          pair_judge.num_calls(ranking, len(one)) for one in lists))
+      self.assertEqual(sum(some > 0 for some in calls),
+                       4 if ranking == 'knockout' else 1)
+    with self.subTest('as a list by itself'):
+      alone = pair_judge.rank(judge, [''], lists[1:2], ranking)[0]
+      np.testing.assert_array_equal(found[1], alone)
+      if ranking == 'knockout':
+        np.testing.assert_array_equal(
+            alone, np.eye(5)[pair_judge.knockout(judge, '', lists[1])])
+      else:
+        np.testing.assert_array_equal(
+            alone, getattr(pair_judge, ranking)(judge, '', lists[1]))
+
+  @parameterized.parameters(*pair_judge.RANKINGS)
+  def test_one_order_alone_is_fooled_by_a_place(self, ranking):
+    # Negative control: a judge that is shown the same order twice likes what
+    # is shown first, and that is hardly ever the best.
+    lists = [[f'{q}' for q in np.random.default_rng(seed).permutation(4)]
+             for seed in range(20)]
+    best = [int(np.argmax(np.array(one, float))) for one in lists]
+    biased = Oracle(favour=9.0)
+
+    def once(pairs):
+      logit_N2 = biased(pairs[:len(pairs) // 2])
+      return np.concatenate([logit_N2, logit_N2[:, ::-1]])
+
+    right = lambda judge: np.mean([
+        np.argmax(score_N) == i for score_N, i in zip(
+            pair_judge.rank(judge, [''] * 20, lists, ranking), best,
+            strict=True)])
+    self.assertEqual(right(biased), 1.0)  # both orders
+    self.assertLess(right(once), 0.6)
+
+  def test_a_list_that_lacks_a_comparison_has_no_scores(self):
+    def judge(pairs):
+      return np.array([[np.nan] * 2 if 'x' in (p.first, p.second)
+                       else [float(p.first), float(p.second)] for p in pairs])
+    for ranking in pair_judge.RANKINGS:
+      lacks, whole = pair_judge.rank(
+          judge, ['', ''], [['1', 'x', '2'], ['1', '3', '2']], ranking)
+      np.testing.assert_array_equal(lacks, [np.nan] * 3)
+      self.assertEqual(np.argmax(whole), 1)
+
   def test_too_few(self):
+    with self.assertRaisesRegex(ValueError, "got 'swiss'"):
+      pair_judge.rank(Oracle(), [''], [['1', '2']], 'swiss')
+    self.assertEqual(pair_judge.rank(Oracle(), [], [], 'anchor'), [])
     for rank, responses in ((pair_judge.knockout, []),
                             (pair_judge.anchor, []),
                             (pair_judge.round_robin, ['a'])):

@@ -5,6 +5,7 @@ import numpy as np
 from rljax.data import candidates
 from rljax.data import tokenizer as tokenizers
 from rljax.data import toy_comparisons
+from tests.data import judge_labels_test
 
 BYTES = tokenizers.ByteTokenizer()
 
@@ -47,7 +48,23 @@ class CandidatesTest(absltest.TestCase):
         [record('a', 'b'), record('x' * 99, 'y' * 99), record('a', 'a')],
         lambda one: candidates.texts(BYTES, one, prompt + 8))
     self.assertLen(kept, 2)
-    self.assertEqual(counts, dict(whole=1, cut=1, no_room=0, same_after_cut=1))
+    self.assertEqual(counts, dict(whole=1, cut=1, no_room=0, same_after_cut=1,
+                                  special_token_inside=0))
+
+  def test_a_special_token_in_the_text_is_counted_out(self):
+    tokenizer = judge_labels_test.bpe([])
+    some = [record('a<|end|>b', 'c'), record('a', 'c', '<|user|>c'),
+            record('a<|end|>', 'c'),  # where it belongs, and once
+            record('a<end>b', 'c')]   # negative control: words alone
+    kept, counts = candidates.all_of(
+        some, lambda one: candidates.texts(tokenizer, one, 500))
+    self.assertEqual((counts['whole'], counts['special_token_inside']), (2, 2))
+    (end,) = tokenizer.stop_ids
+    for text in kept[0].texts:  # that of the prompt, and that of the response
+      self.assertEqual((text == end).sum(), 2)
+    with self.subTest('no text of bytes has one'):
+      found, _ = candidates.texts(BYTES, some[0], 500)
+      self.assertLen(found.texts, 2)
 
 
 class ToyTest(parameterized.TestCase):

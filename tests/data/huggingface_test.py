@@ -96,6 +96,29 @@ class HuggingFaceTokenizerTest(parameterized.TestCase):
     ours = tokenizer_lib.load(self.folder)
     self.assertEqual(ours.stop_ids, (fast.eos_token_id, end))
 
+  def test_special_tokens_are_not_of_text(self):
+    fast = save_bpe(self.folder, unk_token='<eos>')
+    ids = lambda *names: set(fast.convert_tokens_to_ids(list(names)))
+    found = tokenizer_lib.load(self.folder).special_ids
+    self.assertEqual(found, ids('<pad>', '<|im_start|>', '<|im_end|>'))
+    with self.subTest('the unknown one is, unless it ends a text as well'):
+      save_bpe(self.folder, unk_token='<eos>', eos_token='<eos>',
+               pad_token='<eos>')
+      found = tokenizer_lib.load(self.folder).special_ids
+      self.assertContainsSubset(ids('<eos>'), found)
+      self.assertTrue(chat.has_special(
+          tokenizer_lib.load(self.folder), 'What<eos> is'))
+
+  def test_a_prompt_and_an_answer_are_one_text(self):
+    fast = save_bpe(self.folder)
+    ours = tokenizer_lib.load(self.folder)
+    text = fast.apply_chat_template(TALK[:2], add_generation_prompt=True,
+                                    tokenize=False) + 'What'
+    self.assertEqual(ours.with_answer(TALK[:2], 'What'),
+                     fast.encode(text, add_special_tokens=False))
+    self.assertEqual(ours.with_answer(TALK[:2], ''),
+                     ours.apply_chat_template(TALK[:2], True))
+
   def test_a_missing_folder_is_named(self):
     with self.assertRaisesRegex(ValueError, "'byte' or a local folder"):
       tokenizer_lib.load(self.folder + '/gpt2')

@@ -94,6 +94,14 @@ class BoundaryTest(parameterized.TestCase):
     self.assertLen(pairs, 1)
     self.assertEqual(counts['dropped_stop_token_inside'], 1)
 
+  def test_the_header_of_a_turn_in_the_text_is_counted_out(self):
+    tokenizer = self.hugging_face(huggingface.CHATML)
+    pairs, counts = tokens_lib.tokenize_all(
+        tokenizer, [record('a<|im_start|>user b', 'c'), record('a', 'c'),
+                    record('a<|im_end|>', '<im_start>')], WIDE)
+    self.assertLen(pairs, 2)  # a stop token at the end is where it belongs
+    self.assertEqual(counts['dropped_special_token_inside'], 1)
+
 
 class CutTest(parameterized.TestCase):
 

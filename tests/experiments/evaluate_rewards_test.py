@@ -140,7 +140,8 @@ class EvaluateRewardsTest(parameterized.TestCase):
   def test_a_judge_of_probabilities(self):
     # 0.9 for the better one, plus what it likes of the first place.
     found = self.run_it(judge(lambda a, b, call: 0.85 if a > b else 0.25),
-                        'judge_bench', 'reward_bench_2', 'best_of_n')
+                        'judge_bench', 'reward_bench_2', 'best_of_n',
+                        ranking='anchor')
     self.assertEqual(
         found['judge_bench']['scores']['swap average']['micro']['estimate'],
         1.0)
@@ -332,17 +333,122 @@ class TrainedTest(parameterized.TestCase):
     self.assertIn('scores' if 'bradley' in name else 'votes', written)
 
 
-class ResponseScoresTest(absltest.TestCase):
+def judge_of_places():
+  return reward_answers.Model(
+      'places', judge=lambda pairs, calls: np.ones(len(pairs)))
+
+
+class RankingTest(parameterized.TestCase):
+
+  @pytest.fixture(autouse=True)
+  def share(self, tmp_path):
+    self.folder = tmp_path
+
+  def run_it(self, model, ranking, name='reward_bench_2', workdir='run',
+             **asked):
+    """Without ties, where every response needs a score of its own."""
+    path = self.folder / f'{name}.jsonl'
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows(name)
+                            if row.get('subset') != 'Ties'))
+    config = rewards_mini.get_config()
+    config.benchmarks[name] = str(path)
+    config.ranking = ranking
+    config.asked.update(asked)
+    return evaluate_rewards.run(
+        config.lock(), str(self.folder / workdir), model)[name]
+
+  def right(self, found):
+    return found['scores']['official']['Math']['estimate']
+
+  @parameterized.parameters(('round_robin', 12), ('anchor', 6), ('knockout', 6))
+  def test_the_best_of_four_by_each(self, ranking, calls):
+    # Both orders of each comparison, on four items.
+    found = self.run_it(judge(lambda a, b, call: float(a > b)), ranking)
+    self.assertEqual(self.right(found), 1.0)
+    self.assertEqual(found['counts']['judge_calls'], 4 * calls)
+    lines = (self.folder / 'run' / 'answers.jsonl').read_text().splitlines()
+    self.assertEqual(sum(len(json.loads(line)['votes']) for line in lines),
+                     4 * calls)
+    self.assertIn('judge_calls',
+                  (self.folder / 'run' / 'report.md').read_text())
+    with self.subTest('read back as recorded'):
+      self.assertEqual(self.run_it(
+          None, ranking, workdir='again',
+          path=str(self.folder / 'run' / 'answers.jsonl')), found)
+
+  @parameterized.parameters('round_robin', 'anchor', 'knockout')
+  def test_a_favour_for_a_place_is_averaged_away(self, ranking):
+    # Of a probability, 0.4 more for whoever is shown first.
+    biased = lambda a, b, call: 0.7 + 0.05 * np.clip(a - b, -3, 3)
+    self.assertEqual(self.right(self.run_it(judge(biased), ranking)), 1.0)
+    # Negative control: by one order, the right response loses in every pair
+    # that it is shown second in.
+    self.assertLess(1 - biased(0, 3, 0), 0.5)
+
+  @parameterized.parameters('round_robin', 'anchor', 'knockout')
+  def test_a_judge_of_places_alone_is_right_by_chance(self, ranking):
+    # Right responses are listed first, and a knockout keeps the first of
+    # equals: in the order of the list it would always find the right one.
+    items = [files.Item(f'{i}', 'P', ('a', 'b', 'c', 'd'), 1, 'g')
+             for i in range(400)]
+    answers = reward_answers.ask(
+        judge_of_places(), 'reward_bench_2', items, self.folder / 'a.jsonl',
+        num_votes=1, seed=0, chunk=400, ranking=ranking)
+    found = reward_measures.tallies(
+        'reward_bench_2', items, answers, seed=0, ranking=ranking)['official']
+    self.assertAlmostEqual(np.mean(found.credit_I), 0.25, delta=0.07)
+
+  def test_a_knockout_says_nothing_of_the_others(self):
+    calls = []
+    asked = reward_answers.Model('none', judge=lambda *_: calls.append(1))
+    with self.assertRaisesRegex(ValueError, 'best_of_n, which need a score'):
+      self.run_it(asked, 'knockout', 'best_of_n')
+    config = rewards_mini.get_config()
+    path = self.folder / 'ties.jsonl'
+    path.write_text(''.join(json.dumps(row) + '\n'
+                            for row in rows('reward_bench_2')))
+    config.benchmarks.reward_bench_2, config.ranking = str(path), 'knockout'
+    with self.assertRaisesRegex(ValueError, 'ties of reward_bench_2'):
+      evaluate_rewards.run(config, str(self.folder / 'ties'), asked)
+    with self.assertRaisesRegex(ValueError, "got 'swiss'"):
+      self.run_it(asked, 'swiss')
+    self.assertEmpty(calls)
+
+  def test_votes_of_another_ranking_are_refused(self):
+    self.run_it(judge(lambda a, b, call: float(a > b)), 'anchor')
+    recorded = dict(path=str(self.folder / 'run' / 'answers.jsonl'))
+    with self.assertRaisesRegex(ValueError, r"\(1, 2\).*line 1, as ranking="
+                                "'round_robin' compares"):
+      self.run_it(None, 'round_robin', workdir='other', **recorded)
+
+  def test_equal_responses_are_not_mixed_up(self):
+    item = files.Item('i', 'P', ('a', 'a', 'b'), 1, 'g')
+    model = reward_answers.Model('m', judge=lambda pairs, calls: np.array(
+        [0.8 if pair.first == 'b' else 0.3 for pair in pairs]))
+    answer, = reward_answers.ask(
+        model, 'best_of_n', [item], self.folder / 'a.jsonl', num_votes=1,
+        seed=0, chunk=1, ranking='round_robin')
+    self.assertLen({vote[:2] for vote in answer.votes}, 6)
+    np.testing.assert_allclose(
+        reward_answers.ranked(answer, item, 'round_robin', 0),
+        # Twins: 0.3 and 0.7 on average a half; 'b': (0.8 + 0.7) / 2.
+        [(0.5 + 0.25) / 2, (0.5 + 0.25) / 2, 0.75])
 
   def test_round_robin_by_hand(self):
     # 0 beats 1 with 0.8 and 2 with 0.6; 1 beats 2 with 1: means 0.7, 0.6, 0.2.
-    item = files.Item('i', 'P', ('a', 'b', 'c'), 1, 'g')
     wins = {(0, 1): 0.8, (0, 2): 0.6, (1, 2): 1.0}
     votes = [vote for (i, j), p in wins.items()
              for vote in ((i, j, 0, p), (j, i, 0, 1 - p))]
-    found = reward_measures.response_scores(
-        item, reward_answers.Answer(votes=tuple(votes)))
-    np.testing.assert_allclose(found, [0.7, 0.6, 0.2])
+    answer = reward_answers.Answer(votes=tuple(votes))
+    of = lambda count: files.Item('i', 'P', ('a', 'b', 'c')[:count], 1, 'g')
+    np.testing.assert_allclose(
+        reward_answers.ranked(answer, of(3), 'round_robin', 0), [0.7, 0.6, 0.2])
+    with self.subTest('no verdict is a tie, as one that says so'):
+      ties = [tuple(reward_answers.ranked(reward_answers.Answer(votes=tuple(
+          (i, j, 0, p) for i in range(2) for j in range(2) if i != j)), of(2),
+                                          'round_robin', 0))
+              for p in (np.nan, 0.5)]
+      self.assertEqual(ties, [(0.5, 0.5)] * 2)
 
 
 if __name__ == '__main__':

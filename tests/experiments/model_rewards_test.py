@@ -1,14 +1,20 @@
 """Rewards of a model in the place of a verifier's; nothing is compiled."""
 import contextlib
 import dataclasses
+import pathlib
+import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
 import numpy as np
 
 from configs.policy import c3po_tiny
+from experiments import make_pairs
 from experiments import model_rewards
 from experiments import responses
+from experiments import reward_models
+from rljax.agents import pair_judge
 from rljax.data import tokenizer as tokenizers
 from rljax.rewards import model_based
 from tests.experiments import graded as graded_lib
@@ -87,9 +93,98 @@ class JudgeTest(parameterized.TestCase):
                                    top_k=0, top_p=1.0, min_p=0.0))
 
 
+class RankingTest(parameterized.TestCase):
+  TRUTH = [[3, 1, 4, 2], [0, 0, 0, 0], [1, 2, 2, 0]]
+
+  def graded(self):
+    graded = graded_lib.make([[1, 0, 1, 0]] * 3)
+    return dataclasses.replace(graded, texts=tuple(
+        f'{quality}' for row in self.TRUTH for quality in row))
+
+  def judge(self, favour=0.0, silent=''):
+    """Knows the truth, and favours what it is shown first."""
+    self.calls = 0
+
+    def ask(pairs):
+      self.calls += len(pairs)
+      return np.array([[np.nan] * 2 if silent and silent in (p.first, p.second)
+                       else [float(p.first) + favour, float(p.second)]
+                       for p in pairs])
+    return ask
+
+  def config(self, ranking):
+    config = c3po_tiny.get_config('smoke')
+    folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+    (folder / 'config.json').write_text('{"form": "judge"}')
+    config.reward_model.update(run=str(folder), ranking=ranking)
+    return config
+
+  @parameterized.product(ranking=pair_judge.RANKINGS, favour=(0.0, 7.0))
+  def test_best_and_worst_are_a_pair_whatever_the_place(self, ranking, favour):
+    judge = self.judge(favour)
+    found = model_rewards.by_ranking(self.graded(), Draw([]), judge, ranking,
+                                     'probability')
+    groups = [make_pairs.pick(found, p) for p in range(3)]
+    pair = lambda group: (group['pair']['chosen'], group['pair']['rejected'])
+    self.assertEqual([pair(groups[0]), pair(groups[2])],
+                     [('4', '1'), ('2', '0')])
+    self.assertStartsWith(groups[1]['outcome'], 'all_equal')
+    np.testing.assert_array_equal(found.correct_PG, self.graded().correct_PG)
+    with self.subTest('and the report says how often the judge was asked'):
+      self.assertEqual(
+          model_rewards.judge_calls(self.config(ranking), 3, 4), self.calls)
+
+  @parameterized.parameters(*pair_judge.RANKINGS)
+  def test_one_order_would_take_the_first(self, ranking):
+    # Negative control: without the other order, a favour for the first place
+    # finds another pair.
+    biased = self.judge(7.0)
+
+    def once(pairs):
+      logit_N2 = biased(pairs[:len(pairs) // 2])
+      return np.concatenate([logit_N2, logit_N2[:, ::-1]])
+
+    found = model_rewards.by_ranking(self.graded(), Draw([]), once, ranking,
+                                     'probability')
+    group = make_pairs.pick(found, 0)
+    self.assertNotEqual((group['pair']['chosen'], group['pair']['rejected']),
+                        ('4', '1'))
+
+  @parameterized.parameters(*pair_judge.RANKINGS)
+  def test_a_group_that_cannot_be_compared_has_no_rewards(self, ranking):
+    found = model_rewards.by_ranking(
+        self.graded(), Draw([]), self.judge(silent='4'), ranking, 'probability')
+    np.testing.assert_array_equal(found.valid_PG.all(axis=1),
+                                  [False, True, True])
+    self.assertFalse(found.valid_PG[0].any())
+
+  @parameterized.parameters(*pair_judge.RANKINGS)
+  def test_the_config_chooses(self, ranking):
+    config, job = self.config(ranking), mock.Mock()
+    load = lambda form: mock.patch.object(
+        reward_models, 'load', lambda *_, **__: reward_models.Loaded(
+            form, self.judge(), pathlib.Path(), 1))
+    with load('judge'):
+      found = model_rewards.create(config, job)(self.graded(), Draw([]))
+    np.testing.assert_array_equal(
+        found.reward_PG, model_rewards.by_ranking(
+            self.graded(), Draw([]), self.judge(), ranking,
+            'probability').reward_PG)
+    with load('scores'):
+      with self.assertRaisesRegex(ValueError, f'compares nothing.*{ranking}'):
+        model_rewards.create(config, job)
+
+  def test_calls_without_a_ranking(self):
+    self.assertEqual(
+        model_rewards.judge_calls(self.config('reference'), 3, 4), 24)
+    self.assertEqual(model_rewards.judge_calls(
+        c3po_tiny.get_config('smoke'), 3, 4), 0)  # the verifiers reward
+
+
 class CheckTest(parameterized.TestCase):
 
-  @parameterized.parameters(('heads', 'max'), ('average', 'median'))
+  @parameterized.parameters(('heads', 'max'), ('average', 'median'),
+                            ('ranking', 'swiss'))
   def test_unknown_words_are_refused(self, name, word):
     config = c3po_tiny.get_config('smoke')
     model_rewards.check(config)

@@ -56,6 +56,18 @@ class DataTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "too_long='drop'"):
       train_reward_model.open_data(config, self.make)
 
+  def test_a_forged_turn_is_counted_and_is_not_too_long(self):
+    class Forged(tokenizers.ByteTokenizer):
+      special_ids = frozenset([ord('<')])
+
+    config = self.config([*self.pairs(), *(dict(
+        prompt=f'p{i}', chosen='y<end>', rejected='n') for i in range(8))],
+                         too_long='fail')
+    _, _, counts = train_reward_model.open_data(
+        config, lambda record: candidates.texts(Forged(), record, 64))
+    self.assertBetween(counts['special_token_inside'], 6, 8)
+    self.assertEqual(counts['whole'] + counts['special_token_inside'], 14)
+
   def test_few_labels(self):
     config = self.config(self.pairs(), max_records=3)
     _, train, held_out, _ = train_reward_model.read(config)

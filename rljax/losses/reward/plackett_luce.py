@@ -6,6 +6,11 @@ s_(k) is the score of the k-th best; of two candidates this is Bradley and
 Terry's loss. Candidates of equal rank must not be in one list: which of them
 was chosen first is not known.
 
+The metric `best_first` compares the best with those that are worse, and equals
+with nobody: of several best it takes the one that scores most. Where that score
+is shared by k worse ones, it is 1/(1 + k), what drawing one of them would give;
+a list without a worse candidate says nothing, and counts as a half.
+
 The sums of exponentials are never formed: they overflow where their logarithms
 do not.
 
@@ -52,6 +57,19 @@ def loss(
       jnp.where(here_BPC, left_BPC - best_first_BPC, 0.0), axis=-1)
   better_BPCC = comparisons.is_better(batch)
   loss_BP += center_coef * comparisons.off_centre(score_BPC, better_BPCC)
-  first_BP = jnp.argmax(best_first_BPC, axis=-1) == 0
   return comparisons.outcome(batch, loss_BP, score_BPC,
-                             best_first=first_BP.astype(jnp.float32))
+                             best_first=best_first(score_BPC, batch))
+
+
+def best_first(score_BPC: jax.Array, batch: RewardBatch) -> jax.Array:
+  """The metric above, of each list, in [0, 1]."""
+  here_BPC = comparisons.present(batch)
+  is_worse_BPC = jnp.any(comparisons.is_better(batch), axis=-2)
+  most_BP1 = jnp.max(jnp.where(here_BPC, score_BPC, _LOWEST), axis=-1,
+                     keepdims=True)
+  on_top_BPC = here_BPC & (score_BPC == most_BP1)
+  count = lambda mask_BPC: jnp.sum(mask_BPC.astype(jnp.float32), axis=-1)
+  is_best_BP = jnp.any(on_top_BPC & ~is_worse_BPC, axis=-1)
+  share_BP = jnp.where(
+      is_best_BP, 1 / (1 + count(on_top_BPC & is_worse_BPC)), 0.0)
+  return jnp.where(jnp.any(is_worse_BPC, axis=-1), share_BP, 0.5)

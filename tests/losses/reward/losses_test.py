@@ -180,6 +180,37 @@ class PlackettLuceTest(parameterized.TestCase):
     self.assertEqual(float(metrics['best_first']), 1.0)
     self.assertEqual(float(metrics['accuracy']), 1.0)
 
+  @parameterized.parameters(
+      ([0, 1, 2], [3, 1, 2], 1.0),
+      ([0, 1, 2], [1, 3, 2], 0.0),
+      ([2, 0, 1], [1, 2, 2], 1 / 2),   # shared with one that is worse
+      ([0, 1, 2], [2, 2, 2], 1 / 3),   # a head that says nothing: chance
+      ([1, 2, 0], [5, 5, 1], 0.0),     # the worse ones share it
+      # Two best: either of them first is right, and they share with nobody.
+      ([0, 0, 1], [3, 1, 2], 1.0),
+      ([0, 0, 1], [1, 3, 2], 1.0),
+      ([0, 0, 1], [3, 3, 2], 1.0),
+      ([0, 0, 1], [1, 2, 3], 0.0),
+      ([0, 0, 1], [3, 3, 3], 1 / 2),   # the best against a worse one
+      ([0, 1, 1], [3, 3, 3], 1 / 3),
+      ([0, 0, 0], [1, 2, 3], 1 / 2),   # nobody is better: no hit, no error
+      ([0, 1, -1], [2, 1, 9], 1.0),    # not there
+      ([0, -1, -1], [2, 1, 9], 1 / 2))
+  def test_equals_are_neither_hits_nor_errors(self, rank_C, score_C, expected):
+    found = plackett_luce.best_first(
+        np.array([[score_C]], np.float32), lists.batch([[rank_C]]))
+    np.testing.assert_allclose(found, [[expected]], rtol=1e-6)
+
+  def test_where_the_best_stands_does_not_matter(self):
+    # Negative control: the first of equal scores, which was taken before, is
+    # the best one by the order of the ranks and a hit for all.
+    score_BPC = np.zeros((1, 1, 4), np.float32)
+    batch = lists.batch([[[0, 1, 2, 3]]])
+    self.assertEqual(int(jnp.argmax(score_BPC)), 0)
+    _, metrics = plackett_luce.loss(score_BPC, batch)
+    self.assertAlmostEqual(float(metrics['best_first']), 1 / 4)
+    self.assertEqual(float(metrics['accuracy']), 0.0)
+
   def test_two_candidates_are_bradley_terry(self):
     score_BPC, batch = lists.random()
     for coef in (0.0, 0.3):
