@@ -65,8 +65,8 @@ class DataTest(parameterized.TestCase):
                          too_long='fail')
     _, _, counts = train_reward_model.open_data(
         config, lambda record: candidates.texts(Forged(), record, 64))
-    self.assertBetween(counts['special_token_inside'], 6, 8)
-    self.assertEqual(counts['whole'] + counts['special_token_inside'], 14)
+    self.assertBetween(counts['special_token_inside'], 4, 8)
+    self.assertEqual(counts['whole'] + counts['special_token_inside'], 12)
 
   def test_few_labels(self):
     config = self.config(self.pairs(), max_records=3)
