@@ -45,7 +45,7 @@ def load(job: launch.Job, folder: str, step: int, base: str = ''):
       job.model, optax.identity(), job.mesh, job.rules).params
   config = run_folder.stored_config(path.parent) if (
       run_folder.is_run(path.parent)) else None
-  if config is None or not config.lora.rank:
+  if config is None or 'lora' not in config or not config.lora.rank:
     return _restore(whole, path, step, abstract)
   _find_base(config, path, base)
   adapted = dataclasses.replace(whole, fingerprint=whole.fingerprint | {

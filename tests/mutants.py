@@ -451,9 +451,9 @@ FAULTS = (
     Fault('swapped columns pass', 'rljax/data/preference_forms.py',
           'if value < 0:', 'if value < -1e9:',
           'tests/data/preference_test.py'),
-    Fault('stale scores pass', 'rljax/training/checkpoint.py',
-          '          if saved.get(key, absent) != expected.get(key, absent)]',
-          '          if key not in saved]',
+    Fault('stale scores pass', 'rljax/training/score_cache.py',
+          'checkpoint.differences(saved, fingerprint,',
+          'checkpoint.differences(saved, saved,',
           'tests/training/score_cache_test.py'),
 )
 
