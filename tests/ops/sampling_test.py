@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 from rljax.ops import sampling
+from rljax.training import metrics
 
 # Exact probabilities, out of order, so that ids and ranks differ.
 P_V = np.array([0.1, 0.4, 0.05, 0.3, 0.15])
@@ -185,12 +186,16 @@ class SampleTest(parameterized.TestCase):
 
   def test_changing_any_number_compiles_nothing(self):
     # A function of its own: jit shares its cache between equal ones.
-    sample = jax.jit(lambda *arguments: sampling.sample(*arguments))
+    @jax.jit
+    def sample_any(*arguments):
+      return sampling.sample(*arguments)
+
     logits_BV, keys = jnp.zeros((2, 7)), jax.random.split(jax.random.key(0))
-    for options in (dict(), dict(temperature=0.0), dict(temperature=1),
-                    dict(top_k=3), dict(top_p=0.5), dict(min_p=0.1)):
-      sample(logits_BV, keys, sampling.make_params(**options))
-    self.assertEqual(sample._cache_size(), 1)
+    with metrics.CompilationCounter() as counter:
+      for options in (dict(), dict(temperature=0.0), dict(temperature=1),
+                      dict(top_k=3), dict(top_p=0.5), dict(min_p=0.1)):
+        sample_any(logits_BV, keys, sampling.make_params(**options))
+    self.assertEqual(counter.counts['sample_any'], 1)
 
   def test_impossible_tokens_do_not_poison_the_entropy(self):
     logits_V = np.array([0.0, 0.0, -np.inf], np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 
 from rljax import losses
 from rljax import packing
+from rljax.training import metrics as logging
 from rljax.types import PolicyBatch
 from tests.packing import rollouts
 
@@ -193,17 +194,18 @@ class PackTest(parameterized.TestCase):
           old_logp_BT=zeros_BT, ref_logp_BT=None, load_BLE=None)
       return objective.loss(zeros_BT, batch)
 
-    for seed in range(50):
-      high = 9 if seed % 2 else 1
-      rng = np.random.default_rng(seed)
-      rollout = rollouts.make_rollout(
-          rng.integers(high // 9, high + 1, (3, 4)), (1, 5, 2), 9, seed)
-      length_R = rollout.length_PG.reshape(-1)
-      selection = packing.select(length_R, token_budget=20, seed=seed)
-      _, metrics = step(pack(rollout, np.ones(12), selection))
-      np.testing.assert_allclose(
-          metrics['budget_fill'], min(20, length_R.sum()) / 20, rtol=1e-6)
-    self.assertEqual(step._cache_size(), 1)
+    with logging.CompilationCounter() as counter:
+      for seed in range(50):
+        high = 9 if seed % 2 else 1
+        rng = np.random.default_rng(seed)
+        rollout = rollouts.make_rollout(
+            rng.integers(high // 9, high + 1, (3, 4)), (1, 5, 2), 9, seed)
+        length_R = rollout.length_PG.reshape(-1)
+        selection = packing.select(length_R, token_budget=20, seed=seed)
+        _, metrics = step(pack(rollout, np.ones(12), selection))
+        np.testing.assert_allclose(
+            metrics['budget_fill'], min(20, length_R.sum()) / 20, rtol=1e-6)
+    self.assertEqual(counter.counts['step'], 1)
 
 
 class PackErrorTest(parameterized.TestCase):
