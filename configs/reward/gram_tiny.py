@@ -24,28 +24,16 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   if arg not in ('', 'smoke', 'noisy', 'adapt', 'file'):
     raise ValueError(f'Unknown variant {arg!r}; use "", "smoke", "noisy", '
                      '"adapt" or "file".')
-  smoke, adapt = arg == 'smoke', arg == 'adapt'
+  adapt = arg == 'adapt'
 
-  config = common.reward_model('judge')
-  config.model = common.toy_judge()
-  config.num_steps = 2 if smoke else 40 if adapt else 400
-  config.data = common.comparisons(
-      common.toy_comparisons(count=32 if smoke else 128 if adapt else 2_000,
-                             held_out=16 if smoke else 400),
-      lists_per_step=8 if smoke else 32)
+  config = common.gram_tiny(
+      'judge', arg == 'smoke', num_steps=40 if adapt else 400,
+      count=128 if adapt else 2_000, held_out=400, every=100)
   config.loss = dict(name='gram', wrong_label_mass=0.05, mass_coef=0.0)
   if arg == 'noisy':
     config.data.source.flip = config.loss.wrong_label_mass = 0.1
   if adapt:
     config.data.source.length, config.optimizer.learning_rate = 8, 3e-4
-  config.packing = dict(
-      common.rows(256, num_rows=8 if smoke else 32,
-                  rows_per_device=1 if smoke else 4),
-      lists_per_row=2, num_candidates=2)
-  config.optimizer.schedule = dict(
-      name='cosine', warmup_steps=max(config.num_steps // 10, 1),
-      decay_steps=config.num_steps)
-  config.checkpoint.every = 1 if smoke else 100
   if arg == 'file':
     config.data.source = common.preference_file(
         'data/pairs.jsonl', 'jsonl', held_out=400)

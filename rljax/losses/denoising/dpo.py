@@ -28,12 +28,14 @@ def loss(
   Args:
     error_BG: mean squared error of the better and the worse image.
     batch: weights, and the errors of the reference.
-    beta: β.
+    beta: β, above 0.
 
   Raises:
-    ValueError: no pairs, or no reference.
+    ValueError: no pairs, no reference, or a β out of range.
   """
   chex.assert_type(error_BG, jnp.float32)
+  if not beta > 0:
+    raise ValueError(f'Expected beta > 0, got {beta}. Correct config.loss.')
   if error_BG.shape[1] != 2 or batch.ref_error_BG is None:
     raise ValueError(
         'Expected the errors of two images a row and those of a reference, got '

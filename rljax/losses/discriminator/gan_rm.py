@@ -42,8 +42,14 @@ def loss(
   Args:
     logit_B: s of each image.
     batch: labels and weights.
-    positive_weight: of the target's term, over that of the other.
+    positive_weight: of the target's term, over that of the other; above 0.
+
+  Raises:
+    ValueError: a weight out of range.
   """
+  if not positive_weight > 0:
+    raise ValueError(f'Expected positive_weight > 0, got {positive_weight}. '
+                     'Correct config.loss.')
   chex.assert_equal_shape([logit_B, batch.label_B, batch.weight_B])
   chex.assert_type([logit_B, batch.label_B, batch.weight_B], jnp.float32)
   label_B = batch.label_B

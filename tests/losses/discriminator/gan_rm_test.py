@@ -6,21 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax import losses
 from rljax.losses.discriminator import gan_rm
 from rljax.models import reward_projection
 from rljax.training import fit
-from rljax.types import DiscriminatorBatch
-
-
-def make_batch(label, weight=None, feature_BD=None):
-  label_B = jnp.asarray(label, jnp.float32)
-  weight_B = jnp.ones_like(label_B) if weight is None else jnp.asarray(
-      weight, jnp.float32)
-  if feature_BD is None:
-    feature_BD = jnp.zeros((len(label_B), 1))
-  return DiscriminatorBatch(jnp.asarray(feature_BD, jnp.float32), label_B,
-                            weight_B, None)
+from tests.losses import images
 
 
 class LossTest(parameterized.TestCase):
@@ -32,7 +21,7 @@ class LossTest(parameterized.TestCase):
     #   y = 0.25: 2 · log 2 = 1.386294     (both terms are log 2)
     logit_B = jnp.log(jnp.array([1 / 3, 1.0, 3.0]))
     value, metrics = transform(gan_rm.loss)(
-        logit_B, make_batch([1, 0.25, 0], [1, 2, 0]))
+        logit_B, images.labelled([1, 0.25, 0], [1, 2, 0]))
     np.testing.assert_allclose(value, 2.772589, rtol=1e-6)
     # Not above 1/2 in both: wrong for the first, right for the second.
     np.testing.assert_allclose(metrics['accuracy'], 2.0)
@@ -41,7 +30,7 @@ class LossTest(parameterized.TestCase):
   @parameterized.parameters(0.0, 0.1, 0.5, 0.8, 1.0)
   def test_slope_is_score_less_label_and_the_minimum_at_the_label(self, label):
     logit_B = jnp.linspace(-4, 4, 9)
-    batch = make_batch(np.full(9, label))
+    batch = images.labelled(np.full(9, label))
     slope_B = jax.grad(lambda s: gan_rm.loss(s, batch)[0])(logit_B)
     np.testing.assert_allclose(slope_B, jax.nn.sigmoid(logit_B) - label,
                                atol=1e-6)
@@ -52,7 +41,7 @@ class LossTest(parameterized.TestCase):
 
   @parameterized.parameters(-100.0, 100.0)
   def test_finite_where_the_sigmoid_is_flat(self, logit):
-    batch = make_batch([0.0, 0.5, 1.0])
+    batch = images.labelled([0.0, 0.5, 1.0])
     value, slope_B = jax.value_and_grad(
         lambda s: gan_rm.loss(s, batch)[0])(jnp.full(3, logit))
     np.testing.assert_allclose(value, 150.0, rtol=1e-6)
@@ -61,52 +50,9 @@ class LossTest(parameterized.TestCase):
     self.assertFalse(np.isfinite(naive(100.0)))  # what log σ is there for
 
   def test_positive_weight_is_of_the_target_s_term(self):
-    logit_B, batch = jnp.zeros(2), make_batch([1, 0])
+    logit_B, batch = jnp.zeros(2), images.labelled([1, 0])
     value, _ = gan_rm.loss(logit_B, batch, positive_weight=3.0)
     np.testing.assert_allclose(value, 4 * np.log(2), rtol=1e-6)
-
-
-class ContractTest(absltest.TestCase):
-  """Of every file of the family; see tests/losses/contract.py."""
-
-  def setUp(self):
-    super().setUp()
-    rng = np.random.default_rng(0)
-    self.logit_B = jnp.asarray(rng.normal(size=6), jnp.float32)
-    self.batch = make_batch(rng.random(6), [1, 0, 2, 1, 0.5, 0])
-
-  def each(self):
-    return [losses.get('discriminator', name).loss
-            for name in losses.names('discriminator')]
-
-  def test_additive_over_rows(self):
-    for loss in self.each():
-      parts = [loss(*jax.tree.map(lambda x: x[i::2],
-                                  (self.logit_B, self.batch)))
-               for i in (0, 1)]
-      jax.tree.map(lambda a, b, c: np.testing.assert_allclose(
-          a + b, c, rtol=1e-5), *parts, loss(self.logit_B, self.batch))
-
-  def test_rows_without_weight_cannot_be_seen(self):
-    dead_B = self.batch.weight_B == 0
-    for loss in self.each():
-      grad_fn = jax.value_and_grad(lambda s: loss(s, self.batch)[0])
-      value, slope_B = grad_fn(jnp.where(dead_B, jnp.inf, self.logit_B))
-      np.testing.assert_allclose(value, grad_fn(self.logit_B)[0], rtol=1e-6)
-      self.assertTrue(np.isfinite(slope_B).all())
-      np.testing.assert_array_equal(slope_B[dead_B], 0)
-
-  def test_jit_equals_eager_and_float32_alone(self):
-    for loss in self.each():
-      with jax.numpy_dtype_promotion('strict'):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
-                     jax.jit(loss)(self.logit_B, self.batch),
-                     loss(self.logit_B, self.batch))
-      with self.assertRaises(AssertionError):
-        loss(self.logit_B.astype(jnp.bfloat16), self.batch)
-
-  def test_the_source_is_cited(self):
-    self.assertIn('Reference:', gan_rm.__doc__)
 
 
 class OptimalDiscriminatorTest(parameterized.TestCase):
@@ -129,8 +75,9 @@ class OptimalDiscriminatorTest(parameterized.TestCase):
                          batch)
 
     run = fit.make_fit_fn(loss_fn, optimizer, lambda data, key: data, 300)
-    state, _ = run(fit.create(params, optimizer),
-                   make_batch(label, weight, feature_BD), jax.random.key(0))
+    state, _ = run(
+        fit.create(params, optimizer),
+        images.labelled(label, weight, feature_BD), jax.random.key(0))
     x = np.linspace(-1.5, 1.5, 7)
     logit = head.apply({'params': state.params}, jnp.asarray(
         x[:, None], jnp.float32))
