@@ -35,14 +35,18 @@ def pinned(config, stored: Mapping[str, Any], unread: Sequence[str] = ()):
     unread: keys of folders that this start does not read.
 
   Raises:
-    ValueError: a checkpoint of the first start is gone.
+    ValueError: a checkpoint of the first start is gone, or a step below -1.
   """
   found = config.copy_and_resolve_references()
   for place, key in _STEPS.items():
     (section, name), step_name = place.split('.'), key.partition('.')[2]
     options = found[section] if section in found else {}
-    if name not in options or not options[name] or (
-        options[step_name] != NEWEST or convert.is_published(options[name])):
+    if name not in options or not options[name]:
+      continue
+    if options[step_name] < NEWEST:  # else read as the newest, and not kept
+      raise ValueError(f'Expected {key} >= -1, where -1 is the newest, got '
+                       f'{options[step_name]}. Correct it.')
+    if options[step_name] != NEWEST or convert.is_published(options[name]):
       continue
     folder = pathlib.Path(options[name]).expanduser()
     steps = processes.gather(checkpoint.steps_in(

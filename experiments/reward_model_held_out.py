@@ -15,6 +15,9 @@ from rljax.evaluation import plots
 from rljax.evaluation import report
 from rljax.rewards import model_based
 
+# Pairs: two to fit a temperature on, and two to measure.
+LEAST = 4
+
 
 def measure(config, job, form: reward_model_forms.Form, params, records,
             parts: int) -> tuple[dict, list[pathlib.Path]]:
@@ -38,6 +41,7 @@ def measure(config, job, form: reward_model_forms.Form, params, records,
   else:
     score_I2 = scores(ask, pairs)
     margin_I = score_I2[:, 0] - score_I2[:, 1]
+  if config.form == 'scores' and np.isfinite(margin_I).sum() >= LEAST:
     statistics = model_based.measure(
         score_I2.ravel(), 'held-out responses of its training run',
         config.num_steps)
@@ -60,11 +64,17 @@ def judge_margins(judge: pair_judge.PairJudge, pairs) -> np.ndarray:
 
 def summary(margin_I: np.ndarray, seed: int,
             folder: pathlib.Path) -> tuple[dict, list[pathlib.Path]]:
-  """Accuracy, in which a tie is wrong, and calibration, with intervals."""
+  """Accuracy, in which a tie is wrong, and calibration, with intervals.
+
+  Of fewer than LEAST pairs that could be scored, nothing but their number: a
+  run that has come to its end gets its report.
+  """
   known_I = np.isfinite(margin_I)
   margin_I = margin_I[known_I]
-  found = {'held_out': {
-      'pairs': int(known_I.sum()), 'not_scored': int((~known_I).sum()),
+  counts = {'pairs': int(known_I.sum()), 'not_scored': int((~known_I).sum())}
+  if counts['pairs'] < LEAST:
+    return {'held_out': counts}, []
+  found = {'held_out': counts | {
       'accuracy': intervals.bootstrap(margin_I > 0, seed=seed),
       'margin': intervals.bootstrap(margin_I, seed=seed)}}
   if not np.any(margin_I):

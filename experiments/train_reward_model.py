@@ -116,7 +116,7 @@ def open_data(config, make):
       that do not fit a row with data.too_long='fail'.
   """
   name, train, held_out, unfit = read(config)
-  if len(held_out) < 4:
+  if len(held_out) < reward_model_held_out.LEAST:
     raise ValueError(
         'Expected four held-out comparisons or more, two to fit a temperature '
         f'on and two to measure, got {len(held_out)}. Raise '
@@ -130,6 +130,11 @@ def open_data(config, make):
         f'Expected comparisons within packing.row_length='
         f'{config.packing.row_length}, got {lost} of {len(train)} that do not '
         f"fit ({counts}). Raise it, or leave them out with too_long='drop'.")
+  if not kept:
+    raise ValueError(
+        f'Expected comparisons to train on in {name}, got none of {len(train)} '
+        f'that can be used: {counts}. Raise packing.row_length, or name a file '
+        'without special tokens in its responses.')
   counts = unfit | counts
   left_out = {key: count for key, count in counts.items()
               if count and key not in ('whole',)}

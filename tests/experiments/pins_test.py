@@ -46,6 +46,10 @@ class PinsTest(parameterized.TestCase):
                               **options)
     return config[section]['base_step' if section == 'lora' else 'step']
 
+  def test_no_other_step_stands_for_the_newest(self):
+    with self.assertRaisesRegex(ValueError, 'guide.step >= -1.*got -2'):
+      self.claim('guide', -2)
+
   @parameterized.parameters('init', 'lora', 'reference', 'guide',
                             'reward_model')
   def test_a_run_goes_on_with_what_it_has_begun_with(self, section):

@@ -68,6 +68,13 @@ class DataTest(parameterized.TestCase):
     self.assertBetween(counts['special_token_inside'], 4, 8)
     self.assertEqual(counts['whole'] + counts['special_token_inside'], 12)
 
+  def test_nothing_to_train_on_says_why(self):
+    long = [dict(one, prompt=f'{i}' * 70) for i, one in enumerate(
+        self.pairs())]
+    with self.assertRaisesRegex(ValueError, "got none of 4.*'no_room': 4.*row"):
+      train_reward_model.open_data(self.config(long, too_long='drop'),
+                                   self.make)
+
   def test_few_labels(self):
     config = self.config(self.pairs(), max_records=3)
     _, train, held_out, _ = train_reward_model.read(config)
