@@ -46,7 +46,11 @@ _OUTCOMES = ('pair', 'all_equal_best', 'all_equal_worst', 'all_equal',
 def run(config, workdir: str) -> dict[str, Any]:
   """Samples, grades and pairs; returns the counts."""
   responses.check_prompt_lengths(config)
-  reward_from_model.check(config)
+  if config.pairs.samples_per_prompt < 2:
+    raise ValueError(
+        'Expected pairs.samples_per_prompt >= 2, a better and a worse response,'
+        f' got {config.pairs.samples_per_prompt}. Raise it.')
+  reward_from_model.check(config, config.pairs.samples_per_prompt)
   job = launch.start(config, workdir, 'make_pairs')
   config = claim(config, job.workdir)
   keys = states.named_keys(config.seed, 'init', 'sample')

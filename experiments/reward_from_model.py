@@ -29,11 +29,11 @@ from rljax.training import reward as training
 RANKINGS = ('reference', *pair_judge.RANKINGS)
 
 
-def check(config):
+def check(config, samples_per_prompt: int):
   """Refuses, before anything is compiled, what cannot work together.
 
   Raises:
-    ValueError: an unknown reduction, average or ranking.
+    ValueError: an unknown reduction, average or ranking, or nothing to rank.
   """
   options = config.reward_model
   training.reduce_heads(np.zeros((1, 1, 1)), options.heads)
@@ -43,6 +43,11 @@ def check(config):
   if options.ranking not in RANKINGS:
     raise ValueError(f'Expected reward_model.ranking among {RANKINGS}, got '
                      f'{options.ranking!r}. Correct it.')
+  if options.run and options.ranking != 'reference' and samples_per_prompt < 2:
+    raise ValueError(
+        f'Expected two samples of a prompt or more, for reward_model.ranking='
+        f'{options.ranking!r} to compare, got samples_per_prompt='
+        f"{samples_per_prompt}. Raise it, or take the ranking 'reference'.")
 
 
 def create(config, job) -> Callable | None:

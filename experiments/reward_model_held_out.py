@@ -32,7 +32,7 @@ def measure(config, job, form: reward_model_forms.Form, params, records,
     parts: micro-batches.
   """
   if config.form == 'pretraining':
-    return {'held_out': {'nll': _nll(config, form, params, records)}}, []
+    return {'held_out': nll(config, form, params, records)}, []
   ask = trained_reward.asked(config, job, form.score, params, parts)
   pairs = [_drawn_pair(record, [config.seed, i])
            for i, record in enumerate(records)]
@@ -97,9 +97,15 @@ def _drawn_pair(record, seed) -> pair_judge.Pair:
   return pair_judge.Pair(record['prompt'], responses[better], responses[worse])
 
 
-def _nll(config, form, params, records) -> intervals.Interval:
-  """Nats per token of what is written, by pair of responses."""
+def nll(config, form, params, records) -> dict:
+  """Nats per token of what is written, by pair of responses.
+
+  Of fewer than two that fit a row nothing but their number, as in `summary`.
+  """
   examples, _ = candidates.all_of(records, form.make)
+  counts = {'pairs': len(examples), 'not_scored': len(records) - len(examples)}
+  if len(examples) < 2:
+    return counts
   found, size = [], config.data.lists_per_step
   for begin in range(0, len(examples), size):
     batch = form.batch(examples[begin:begin + size])
@@ -107,4 +113,4 @@ def _nll(config, form, params, records) -> intervals.Interval:
     for segment in range(1, len(examples[begin:begin + size]) + 1):
       inside_BT = (batch.segment_BT == segment) & (batch.weight_BT > 0)
       found.append(-logp_BT[inside_BT].mean())
-  return intervals.bootstrap(found, seed=config.seed)
+  return counts | {'nll': intervals.bootstrap(found, seed=config.seed)}

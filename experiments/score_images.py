@@ -124,19 +124,33 @@ def score(reward, whole) -> np.ndarray:
 def classes(reward, paths) -> np.ndarray:
   """class_R of the files: by their folder where the reward asks for it.
 
+  A class is called as the run's folder of images has it, 'cat' or 'train/cat';
+  '.' is a folder without others in it, and any image is of that class.
+
   Raises:
     ValueError: a folder that is no class of the run.
   """
   if not reward.conditioned:
     return np.zeros(len(paths), np.int32)
-  names = [path.resolve().parent.name for path in paths]
-  unknown = sorted(set(names) - set(reward.classes))
+  folders = [path.resolve().parent for path in paths]
+  names = [_class(reward.classes, folder) for folder in folders]
+  unknown = sorted({folder.name for folder, name in zip(folders, names,
+                                                      strict=True)
+                    if name is None})
   if unknown:
     raise ValueError(
         f'Expected folders named by the classes {list(reward.classes)}, as the '
         f'reward is conditioned on them, got {unknown}. Sort the images into '
         'such folders.')
   return np.array([reward.classes.index(name) for name in names], np.int32)
+
+
+def _class(names: Sequence[str], folder: pathlib.Path) -> str | None:
+  """The longest of the names in which a folder ends; '.' fits any."""
+  fits = [name for name in names if folder.parts[
+      len(folder.parts) - len(pathlib.PurePath(name).parts):]
+          == pathlib.PurePath(name).parts]
+  return max(fits, key=len, default=None)
 
 
 def ranked(rows, best: int, each_folder: bool) -> list[dict]:

@@ -176,7 +176,7 @@ def check(config):
   corrections.get(**config.correction)
   guided.check(config)
   judging.check(config)
-  reward_from_model.check(config)
+  reward_from_model.check(config, roll.samples_per_prompt)
   entropy_coefs(config, config.regularize.entropy_coef, 0.0)
   responses.check_prompt_lengths(config)
   if roll.temperature <= 0:

@@ -187,10 +187,19 @@ class CheckTest(parameterized.TestCase):
                             ('ranking', 'swiss'))
   def test_unknown_words_are_refused(self, name, word):
     config = c3po_tiny.get_config('smoke')
-    reward_from_model.check(config)
+    reward_from_model.check(config, 2)
     config.reward_model[name] = word
     with self.assertRaisesRegex(ValueError, word):
-      reward_from_model.check(config)
+      reward_from_model.check(config, 2)
+
+  def test_one_sample_is_nothing_to_rank(self):
+    config = c3po_tiny.get_config('smoke')
+    config.reward_model.run = 'somewhere'
+    reward_from_model.check(config, 1)  # against a greedy answer
+    config.reward_model.ranking = 'round_robin'
+    reward_from_model.check(config, 2)
+    with self.assertRaisesRegex(ValueError, 'samples_per_prompt=1'):
+      reward_from_model.check(config, 1)
 
   def test_without_a_run_the_verifiers_reward(self):
     self.assertIsNone(reward_from_model.create(

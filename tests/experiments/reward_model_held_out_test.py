@@ -1,6 +1,7 @@
 """What is said of held-out pairs of which few can be scored."""
 import pathlib
 import tempfile
+import types
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -29,6 +30,11 @@ class SummaryTest(parameterized.TestCase):
     self.assertEqual(found['held_out']['accuracy'].estimate, 3 / 4)
     self.assertLen(found['calibration'], 2)
     self.assertLen(drawn, 1)
+
+  def test_pretraining_of_which_nothing_fits(self):
+    form = types.SimpleNamespace(make=lambda record: (None, 'no_room'))
+    self.assertEqual(reward_model_held_out.nll(None, form, None, [{}] * 3),
+                     {'pairs': 0, 'not_scored': 3})
 
 
 if __name__ == '__main__':

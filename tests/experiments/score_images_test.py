@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+import types
 from unittest import mock
 
 from absl.testing import absltest
@@ -186,6 +187,16 @@ class FilesTest(parameterized.TestCase):
       ask(self, [])
     with self.assertRaisesRegex(ValueError, '--best >= 1, got 0'):
       ask(self, [self.folder], best=0)
+
+  def test_classes_of_nested_and_of_flat_folders(self):
+    ask_for = lambda *names, of: score_images.classes(types.SimpleNamespace(
+        conditioned=True, classes=of), [
+            pathlib.Path('/data', name, 'a.png') for name in names]).tolist()
+    self.assertEqual(ask_for('train/cat', 'train/dog', 'cat',
+                             of=('cat', 'train/cat', 'train/dog')), [1, 2, 0])
+    self.assertEqual(ask_for('any', 'train/cat', of=('.',)), [0, 0])
+    with self.assertRaisesRegex(ValueError, r"got \['cat'\]"):
+      ask_for('test/cat', of=('train/cat',))
 
   def test_a_class_that_a_conditioned_reward_does_not_know_is_refused(self):
     (self.folder / '3').rename(self.folder / 'three')
