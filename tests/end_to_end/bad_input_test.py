@@ -117,7 +117,7 @@ class BadInputTest(parameterized.TestCase):
 
   def test_an_empty_data_set(self):
     write(self.path, [])
-    self.sft_fails('at least one problem in .*problems.jsonl, got an empty')
+    self.sft_fails('at least one record in .*problems.jsonl, got an empty')
 
   def test_fewer_problems_than_a_step_needs(self):
     write(self.path, problems(3))

@@ -45,8 +45,8 @@ def objects(path: str | pathlib.Path) -> list[tuple[int, dict[str, Any]]]:
   """Objects with their line numbers; empty lines are skipped."""
   rows = list(stream(path))
   if not rows:
-    raise ValueError(f'Expected at least one problem in {path}, got an empty '
-                     'file; give a file with problems in it.')
+    raise ValueError(f'Expected at least one record in {path}, got an empty '
+                     'file; give a file with records in it.')
   return rows
 
 
@@ -98,8 +98,8 @@ def split(
   if held_out and held_out >= len(prompts):
     raise ValueError(
         f'Expected fewer held-out prompts than the {len(prompts)} different '
-        f'ones, got {validation_size} + {test_size}; lower validation_size or '
-        'test_size.')
+        f'ones, got {validation_size} + {test_size}; hold out fewer, or give a '
+        'file with more prompts.')
   drawn = np.random.default_rng([seed]).permutation(len(prompts))
   place = {}
   for rank, index in enumerate(drawn):

@@ -76,7 +76,7 @@ class JsonlBuilderTest(parameterized.TestCase):
     self.assertIn('mine.jsonl', str(caught.exception))
 
   def test_an_empty_file_is_refused(self):
-    with self.assertRaisesRegex(ValueError, 'at least one problem'):
+    with self.assertRaisesRegex(ValueError, 'at least one record'):
       self.open(self.write(b''))
 
   def test_a_missing_file_is_refused(self):
