@@ -1,5 +1,7 @@
 """Eight simulated CPU devices, strict shapes, no network, our warnings fail."""
+import gc
 import os
+import pathlib
 import socket
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -23,6 +25,26 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 def pytest_configure(config):
   """What our own lines are warned about is an error; others' is shown."""
   config.addinivalue_line('filterwarnings', r'error:::(rljax|experiments)\.')
+
+
+# Of the 65,530 pieces of memory that Linux grants a process by default. A
+# compiled program takes a few; XLA dies of a segmentation fault without more.
+_MANY_MAPS = 20_000
+
+
+@pytest.fixture(autouse=True, scope='module')
+def forget_programs():
+  """A process that has compiled much lets go of it between two files."""
+  yield
+  if num_maps() > _MANY_MAPS:
+    jax.clear_caches()
+    gc.collect()
+
+
+def num_maps() -> int:
+  """Pieces of memory of this process; 0 where nobody says."""
+  maps = pathlib.Path('/proc/self/maps')
+  return len(maps.read_text().splitlines()) if maps.exists() else 0
 
 
 @pytest.fixture(autouse=True)
