@@ -136,7 +136,7 @@ FAULTS = (
     Fault('a token scored for every empty place', 'rljax/ops/vocabulary.py',
           'fill_value=asked_BT.size)[0]', 'fill_value=0)[0]',
           'tests/ops/vocabulary_test.py'),
-    Fault('prompts scored as responses', 'rljax/training/forward.py',
+    Fault('prompts scored as responses', 'rljax/training/batch.py',
           'return batch.mask_BT', 'return batch.segment_BT > 0',
           'tests/training/pairs_test.py'),
     # Adapters.

@@ -101,11 +101,19 @@ def _unrecorded(experts_BTLX) -> np.ndarray | None:
 
 def inputs(batch: SupervisedBatch | PreferenceBatch) -> ModelInputs:
   """What the model reads of a batch."""
-  is_pairs = isinstance(batch, PreferenceBatch)
   return ModelInputs(
       batch.tokens_BT, batch.position_BT, batch.segment_BT, batch.share_BT,
-      prefix_BT=batch.prefix_BT if is_pairs else None,
-      asked_BT=batch.mask_BT if is_pairs else batch.weight_BT != 0)
+      prefix_BT=batch.prefix_BT if isinstance(batch, PreferenceBatch) else None,
+      asked_BT=asked(batch))
+
+
+def asked(batch) -> Array | None:
+  """The tokens that an objective looks at, or that are asked for; None: all."""
+  if isinstance(batch, PreferenceBatch):
+    return batch.mask_BT
+  if isinstance(batch, (PolicyBatch, SupervisedBatch)):
+    return batch.weight_BT != 0
+  return batch.asked_BT
 
 
 def with_load(batch: SupervisedBatch | PreferenceBatch, score: Callable,

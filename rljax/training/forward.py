@@ -32,11 +32,10 @@ from rljax.ops import logprobs
 from rljax.ops import pairs
 from rljax.ops import routes
 from rljax.ops import sampling
+from rljax.training import batch as batches
 from rljax.training import microbatch
-from rljax.types import PolicyBatch
 from rljax.types import PreferenceBatch
 from rljax.types import RouterStats
-from rljax.types import SupervisedBatch
 
 
 @struct.dataclass
@@ -79,19 +78,10 @@ def make_forward(model: nn.Module,
     other = None if reference is None else run(
         jax.lax.stop_gradient(reference), batch, None).head
     found = logprobs.score(out.head, batch.tokens_BT, batch.segment_BT,
-                           sampled, asked_BT=_asked(batch),
+                           sampled, asked_BT=batches.asked(batch),
                            truncated=truncated, reference=other)
     return Scores(found.logp_BT, found.entropy_BT, out.router, found.ref_kl_BT)
   return forward
-
-
-def _asked(batch) -> jax.Array | None:
-  """The tokens that an objective looks at; None is every one."""
-  if isinstance(batch, PreferenceBatch):
-    return batch.mask_BT
-  if isinstance(batch, (PolicyBatch, SupervisedBatch)):
-    return batch.weight_BT != 0
-  return batch.asked_BT
 
 
 def make_score_fn(forward: Callable, *, num_microbatches: int = 1,
