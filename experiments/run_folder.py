@@ -173,11 +173,12 @@ def save(saver, writer, stop, state, step: int, metrics, progress,
 
 
 def leave_if_asked(stop, saver):
-  """Ends the run after SIGTERM, when what was saved is on disk.
+  """Waits until what was saved is on disk; ends the run after SIGTERM.
 
   Raises:
     Preempted: SIGTERM has come.
   """
+  saver.wait()  # a request that comes meanwhile counts
   if processes.anyone(stop.requested):
     _leave(saver)
 

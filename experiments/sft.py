@@ -94,7 +94,6 @@ def run(config, workdir: str) -> states.TrainState:
                     'seconds': clock.seconds}
         run_folder.save(saver, writer, stop, state, step, metrics, progress,
                         last=step + 1 == config.num_steps)
-    saver.wait()  # a request that comes meanwhile counts
     run_folder.leave_if_asked(stop, saver)
   if first >= config.num_steps and reporting.has_report(job):
     return state  # nothing was left to do: the report of that run stays

@@ -96,7 +96,6 @@ def run(config, workdir: str):
         progress = {'targets': target_hash, 'seconds': clock.seconds}
         run_folder.save(saver, writer, stop, state, stage, metrics, progress,
                         last=stage + 1 == last)
-    saver.wait()
     run_folder.leave_if_asked(stop, saver)
   if done >= last and reporting.has_report(job):
     return state

@@ -146,7 +146,6 @@ def train(config, pieces: policy_pieces.Pieces, state: states.TrainState,
       run_folder.save(saver, writer, stop, state.replace(critic=critic_state),
                       step, metrics, progress,
                       last=step + 1 == config.num_steps)
-  saver.wait()  # a request that comes meanwhile counts
   run_folder.leave_if_asked(stop, saver)
   return state.replace(critic=critic_state)
 

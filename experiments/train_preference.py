@@ -145,7 +145,6 @@ def train(config, job, pieces: Pieces, state: states.TrainState, progress,
                              'seconds': clock.seconds}
       run_folder.save(saver, writer, stop, state, step, metrics, progress,
                       last=step + 1 == config.num_steps)
-    saver.wait()  # a request that comes meanwhile counts
     run_folder.leave_if_asked(stop, saver)
   return state
 
