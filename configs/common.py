@@ -241,6 +241,16 @@ def toy_comparisons(count: int, held_out: int, size: int = 2) -> dict:
               requests='a', size=size, flip=0.0, seed=0)
 
 
+def toy_judge() -> dict:
+  """A model that learns to judge toy texts in some hundred steps.
+
+  A wide start and fast rotations do it; from the start of a large model it
+  learns nothing.
+  """
+  return dict(variant='tiny_dense', init_std=0.15, rope_theta=100.0,
+              tied_head=False)
+
+
 def comparisons(source: dict, lists_per_step: int) -> dict:
   """A data section of a reward model."""
   return dict(source=source, lists_per_step=lists_per_step, too_long='drop',
@@ -251,10 +261,7 @@ def gram_tiny(form: str, smoke: bool, num_steps: int, count: int,
               held_out: int, every: int) -> config_dict.ConfigDict:
   """GRAM on toy texts; a cosine after a tenth of warm-up."""
   config = reward_model(form)
-  # A wide start and fast rotations learn to judge toy texts in some hundred
-  # steps; from the start of a large model it learns nothing.
-  config.model = dict(variant='tiny_dense', init_std=0.15, rope_theta=100.0,
-                      tied_head=False)
+  config.model = toy_judge()
   config.num_steps = 2 if smoke else num_steps
   config.data = comparisons(
       toy_comparisons(count=32 if smoke else count,
