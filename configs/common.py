@@ -113,8 +113,8 @@ def policy() -> config_dict.ConfigDict:
   config.judge = dict(judge(), every=1)  # of reasoning; a step in so many
   config.advantage = 'group_normalized'  # 'gae': by the critic below
   config.loss = dict(name='c3po', clip_eps=0.2, kl_coef=1e-3)
-  # Read with advantage='gae' only (experiments/critics.py); kl_coef is of a
-  # penalty in the reward, beside that of the loss.
+  # Read with advantage='gae' only (experiments/policy/critics.py); kl_coef is
+  # of a penalty in the reward, beside that of the loss.
   config.critic = dict(
       gamma=1.0, gae_lambda=1.0, whiten=True, kl_coef=0.0,
       loss=dict(name='clipped', clip_value=0.2),
@@ -128,7 +128,7 @@ def policy() -> config_dict.ConfigDict:
   # For samplers that differ from the trainer: tis, mis or icepop, by token,
   # sequence or geometric mean, with bounds (rljax/ops/corrections.py).
   config.correction = dict(name='none', level='token')
-  # Hints for prompts whose every answer was wrong (experiments/guided.py).
+  # Hints where every answer was wrong (experiments/policy/guided.py).
   config.guide = dict(
       mode='off', threshold=1e-3, lower=1e-3, upper=0.999, hint_lower=1e-3,
       hint_upper=0.999, context='plain', denominator='hinted', quantile=0.9,
@@ -143,7 +143,7 @@ def policy() -> config_dict.ConfigDict:
 
 
 def reward_from_model() -> dict:
-  """Whose scores take the verifiers' place: experiments/reward_from_model.py.
+  """Whose scores replace verifiers: experiments/policy/reward_from_model.py.
 
   `run` is the folder of a reward model's run; '': the verifiers reward. A judge
   compares a response with a greedy one ('reference'), or the responses to a
@@ -224,7 +224,7 @@ def preference_tiny(smoke: bool) -> config_dict.ConfigDict:
 def reward_model(form: str) -> config_dict.ConfigDict:
   """The parts of a reward model's config that sizes do not change."""
   config = base()
-  config.form = form  # experiments/reward_model_forms.py
+  config.form = form  # experiments/reward/reward_model_forms.py
   config.num_heads = 1  # of an ensemble of scores
   # Whether init.checkpoint is a reward model and not a language model.
   config.init.head_from_checkpoint = False
@@ -316,7 +316,7 @@ def evaluation(split: str, problems_per_domain: int, num_samples: int) -> dict:
 
 
 def judge() -> dict:
-  """Who judges the reasoning: nobody; see experiments/judging.py."""
+  """Who judges the reasoning: nobody; see experiments/policy/judging.py."""
   # fpr and tpr are of one call on labelled data; 0 and 1 correct nothing.
   return dict(name='none', base_url='', model='', api_key_env='', num_calls=3,
               num_retries=2, temperature=0.6, max_tokens=4_096,

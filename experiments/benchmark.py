@@ -29,16 +29,16 @@ from absl import app
 from absl import flags
 import jax
 
-from experiments import benchmark_rows
-from experiments import benchmark_team
-from experiments.benchmark_subjects import against_peers
-from experiments.benchmark_subjects import compile_depth
-from experiments.benchmark_subjects import decode_skewed
-from experiments.benchmark_subjects import grouped_matmul
-from experiments.benchmark_subjects import head_memory
-from experiments.benchmark_subjects import import_memory
-from experiments.benchmark_subjects import moe_dispatch
-from experiments.benchmark_subjects import preference_steps
+from experiments.benchmarking import benchmark_rows
+from experiments.benchmarking import benchmark_team
+from experiments.benchmarking.subjects import against_peers
+from experiments.benchmarking.subjects import compile_depth
+from experiments.benchmarking.subjects import decode_skewed
+from experiments.benchmarking.subjects import grouped_matmul
+from experiments.benchmarking.subjects import head_memory
+from experiments.benchmarking.subjects import import_memory
+from experiments.benchmarking.subjects import moe_dispatch
+from experiments.benchmarking.subjects import preference_steps
 from rljax.evaluation import report
 
 # Each is `run(interleaved, smoke, team) -> rows`; the team starts peers.

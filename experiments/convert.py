@@ -32,8 +32,8 @@ from absl import flags
 import jax
 from ml_collections import config_flags
 
-from experiments import launch
-from experiments import starting_params
+from experiments.job import launch
+from experiments.job import starting_params
 from rljax import sharding
 from rljax.interop import adapters
 from rljax.interop import convert

@@ -16,14 +16,14 @@ import pathlib
 
 import tqdm
 
-from experiments import judging
-from experiments import launch
-from experiments import measurement
-from experiments import prompt_records
-from experiments import reporting
-from experiments import responses
-from experiments import shared as sharing
-from experiments import starting_params
+from experiments.evaluation import measurement
+from experiments.job import launch
+from experiments.job import prompt_records
+from experiments.job import reporting
+from experiments.job import shared as sharing
+from experiments.job import starting_params
+from experiments.policy import judging
+from experiments.policy import responses
 from rljax import rewards
 from rljax import sharding
 from rljax.evaluation import plots

@@ -18,11 +18,11 @@ import dataclasses
 import pathlib
 import time
 
-from experiments import evaluate_rewards_answers as answers_lib
-from experiments import evaluate_rewards_measures as measures
-from experiments import evaluate_rewards_models as asked_lib
-from experiments import launch
-from experiments import measurement
+from experiments.evaluation import evaluate_rewards_answers as answers_lib
+from experiments.evaluation import evaluate_rewards_measures as measures
+from experiments.evaluation import evaluate_rewards_models as asked_lib
+from experiments.evaluation import measurement
+from experiments.job import launch
 from rljax.data import reward_benchmarks as files
 from rljax.evaluation import plots
 from rljax.evaluation import report

@@ -19,9 +19,9 @@ from absl import app
 from absl import flags
 import numpy as np
 
-from experiments import launch
-from experiments import measurement
-from experiments import run_folder
+from experiments.evaluation import measurement
+from experiments.job import launch
+from experiments.job import run_folder
 from rljax.evaluation import capability
 from rljax.evaluation import intervals
 from rljax.evaluation import plots

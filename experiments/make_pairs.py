@@ -22,14 +22,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import launch
-from experiments import pins
-from experiments import prompt_records
-from experiments import reporting
-from experiments import responses
-from experiments import reward_from_model
-from experiments import run_folder
-from experiments import starting_params
+from experiments.job import launch
+from experiments.job import pins
+from experiments.job import prompt_records
+from experiments.job import reporting
+from experiments.job import run_folder
+from experiments.job import starting_params
+from experiments.policy import responses
+from experiments.policy import reward_from_model
 from rljax import journal
 from rljax import processes
 from rljax import rewards

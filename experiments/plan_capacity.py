@@ -29,10 +29,10 @@ import jax.numpy as jnp
 from ml_collections import config_flags
 import numpy as np
 
-from experiments import critics
-from experiments import launch
-from experiments import policy_pieces
-from experiments import starting_params
+from experiments.job import launch
+from experiments.job import starting_params
+from experiments.policy import critics
+from experiments.policy import policy_pieces
 from rljax import losses
 from rljax import models
 from rljax import rollout

@@ -18,11 +18,11 @@ import time
 import numpy as np
 
 from experiments import evaluate
-from experiments import launch
-from experiments import measurement
-from experiments import run_folder
 from experiments import sft
 from experiments import train_policy
+from experiments.evaluation import measurement
+from experiments.job import launch
+from experiments.job import run_folder
 from rljax.evaluation import entropy
 from rljax.evaluation import plots
 from rljax.evaluation import report

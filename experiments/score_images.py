@@ -22,8 +22,8 @@ from absl import app
 from absl import flags
 import numpy as np
 
-from experiments import gan_reward
-from experiments import launch
+from experiments.gan import gan_reward
+from experiments.job import launch
 from rljax.data import images
 from rljax.evaluation import report
 from rljax.training import metrics

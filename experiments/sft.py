@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import jax
 
-from experiments import launch
-from experiments import prompt_records
-from experiments import reporting
-from experiments import run_folder
-from experiments import starting_params
+from experiments.job import launch
+from experiments.job import prompt_records
+from experiments.job import reporting
+from experiments.job import run_folder
+from experiments.job import starting_params
 from rljax import losses
 from rljax import packing
 from rljax import processes

@@ -24,7 +24,6 @@ from ml_collections import config_dict
 from ml_collections import config_flags
 
 from experiments import evaluate
-from experiments import launch
 from experiments import make_pairs
 from experiments import ring_lite
 from experiments import sft
@@ -32,6 +31,7 @@ from experiments import train_gan_rm
 from experiments import train_policy
 from experiments import train_preference
 from experiments import train_reward_model
+from experiments.job import launch
 from rljax.evaluation import report
 
 SCRIPTS = {'evaluation': evaluate.run, 'gan': train_gan_rm.run,

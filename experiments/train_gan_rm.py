@@ -4,9 +4,9 @@ r"""GAN-RM: a reward from some hundred targets, and a generator that follows it.
       --config=configs/gan/gan_rm_digits.py --workdir=runs/gan_rm
 
 Trains a small generator of images, then plays rounds: see
-`experiments/gan_rounds.py`. `lineage.jsonl` says of every training row of every
-reward where it comes from. Each round is a checkpoint, and its reward is kept:
-`experiments.score_images` asks it.
+`experiments/gan/gan_rounds.py`. `lineage.jsonl` says of every training row of
+every reward where it comes from. Each round is a checkpoint, and its reward is
+kept: `experiments.score_images` asks it.
 
 Reference: GAN-RM (arXiv 2506.13846).
 """
@@ -19,13 +19,13 @@ from absl import logging as absl_logging
 import jax
 import numpy as np
 
-from experiments import gan_diagnosis
-from experiments import gan_images
-from experiments import gan_reward
-from experiments import gan_rounds
-from experiments import launch
-from experiments import reporting
-from experiments import run_folder
+from experiments.gan import gan_diagnosis
+from experiments.gan import gan_images
+from experiments.gan import gan_reward
+from experiments.gan import gan_rounds
+from experiments.job import launch
+from experiments.job import reporting
+from experiments.job import run_folder
 from rljax import journal
 from rljax import sharding
 from rljax.data import bootstrap

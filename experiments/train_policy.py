@@ -16,19 +16,19 @@ from typing import Callable
 
 import jax
 
-from experiments import critics
-from experiments import dynamics
-from experiments import guided
-from experiments import judging
-from experiments import launch
-from experiments import policy_batches
-from experiments import policy_draws
-from experiments import policy_pieces
-from experiments import reporting
-from experiments import responses
-from experiments import reward_from_model
-from experiments import run_folder
-from experiments import shared as sharing
+from experiments.job import launch
+from experiments.job import reporting
+from experiments.job import run_folder
+from experiments.job import shared as sharing
+from experiments.policy import critics
+from experiments.policy import dynamics
+from experiments.policy import guided
+from experiments.policy import judging
+from experiments.policy import policy_batches
+from experiments.policy import policy_draws
+from experiments.policy import policy_pieces
+from experiments.policy import responses
+from experiments.policy import reward_from_model
 from rljax import losses
 from rljax import packing
 from rljax import sharding

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import jax
 
-from experiments import launch
-from experiments import preference_pairs
-from experiments import reporting
-from experiments import run_folder
-from experiments import starting_params
+from experiments.job import launch
+from experiments.job import reporting
+from experiments.job import run_folder
+from experiments.job import starting_params
+from experiments.preference import preference_pairs
 from rljax import losses
 from rljax import packing
 from rljax import processes

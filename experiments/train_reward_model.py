@@ -3,9 +3,9 @@
   python -m experiments.train_reward_model \\
       --config=configs/reward/bradley_terry_tiny.py --workdir=runs/bradley_terry
 
-`config.form` says what is trained (experiments/reward_model_forms.py); one
-loop does for all. At the end, accuracy and calibration on held-out pairs, and
-the statistics of the scores, are measured and stored.
+`config.form` says what is trained (experiments/reward/reward_model_forms.py);
+one loop does for all. At the end, accuracy and calibration on held-out pairs,
+and the statistics of the scores, are measured and stored.
 
 Reference: InstructGPT (arXiv 2203.02155) §3.5; GRAM (arXiv 2506.14175).
 """
@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import jax
 
-from experiments import launch
-from experiments import reporting
-from experiments import reward_model_forms
-from experiments import reward_model_held_out
-from experiments import run_folder
+from experiments.job import launch
+from experiments.job import reporting
+from experiments.job import run_folder
+from experiments.reward import reward_model_forms
+from experiments.reward import reward_model_held_out
 from rljax import packing
 from rljax import processes
 from rljax import sharding

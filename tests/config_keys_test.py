@@ -14,9 +14,9 @@ from absl.testing import absltest
 from absl.testing import parameterized
 from ml_collections import config_dict
 
-from experiments import preference_pairs
-from experiments import reward_model_forms
 from experiments import train_reward_model
+from experiments.preference import preference_pairs
+from experiments.reward import reward_model_forms
 from rljax import losses
 from rljax import packing
 from rljax import sharding
@@ -35,21 +35,20 @@ from rljax.training import optimizer as optimizers
 from rljax.training import reward
 from tests import configs_test
 
-# What each script of training has in common with the others.
-_SHARED = ('launch', 'prompt_records', 'run_folder', 'starting_params')
+# Family of configs -> what of experiments/ reads them; a folder, all in it.
 SCRIPTS = {
-    'evaluation': ('evaluate', 'judging', 'responses', *_SHARED),
-    'gan': ('train_gan_rm', 'gan_rounds', 'gan_images', *_SHARED),
-    'pairs': ('make_pairs', 'reward_from_model', 'responses', *_SHARED),
+    'evaluation': ('evaluate', 'policy/judging', 'policy/responses', 'job'),
+    'gan': ('train_gan_rm', 'gan', 'job'),
+    'pairs': ('make_pairs', 'policy/reward_from_model', 'policy/responses',
+              'job'),
     'pipeline': ('ring_lite',),
-    'policy': ('train_policy', 'policy_batches', 'policy_draws',
-               'policy_pieces', 'critics', 'dynamics', 'guided', 'judging',
-               'reward_from_model', 'responses', *_SHARED),
-    'preference': ('train_preference', 'preference_pairs', *_SHARED),
-    'reward': ('train_reward_model', 'reward_model_forms',
-               'reward_model_held_out', *_SHARED),
-    'reward_benchmarks': ('evaluate_rewards', 'evaluate_rewards_models'),
-    'supervised': ('sft', *_SHARED),
+    'policy': ('train_policy', 'policy', 'job'),
+    'preference': ('train_preference', 'preference', 'job'),
+    'reward': ('train_reward_model', 'reward/reward_model_forms',
+               'reward/reward_model_held_out', 'job'),
+    'reward_benchmarks': ('evaluate_rewards',
+                          'evaluation/evaluate_rewards_models'),
+    'supervised': ('sft', 'job'),
 }
 # What a script calls the config, or the stage of a pipeline, it is given.
 _ROOTS = ('config', 'settings', 'stage', 's')
@@ -155,13 +154,21 @@ def assignments(tree):
       yield from ((t.id, v) for t, v in pairs if isinstance(t, ast.Name))
 
 
+def sources(name):
+  """The file of a script, or those of a folder."""
+  place = configs_test.ROOT / 'experiments' / name
+  found = sorted(place.glob('*.py')) if place.is_dir() else [
+      place.with_suffix('.py')]
+  assert found, name
+  return found
+
+
 @functools.cache
 def read_by(scripts):
   """All that the functions of some scripts read of a config."""
   found = set()
-  for script in scripts:
-    module = importlib.import_module(f'experiments.{script}')
-    for function in ast.walk(ast.parse(inspect.getsource(module))):
+  for path in (path for script in scripts for path in sources(script)):
+    for function in ast.walk(ast.parse(path.read_text())):
       if not isinstance(function, ast.FunctionDef):
         continue
       names = dict.fromkeys(_ROOTS, '')

@@ -12,16 +12,16 @@ from ml_collections import config_dict
 
 from configs import common
 from experiments import evaluate_rewards
-from experiments import gan_rounds
-from experiments import launch
-from experiments import policy_pieces
-from experiments import preference_pairs
-from experiments import responses
-from experiments import reward_model_forms
 from experiments import sweep
 from experiments import train_gan_rm
 from experiments import train_policy
 from experiments import train_reward_model
+from experiments.gan import gan_rounds
+from experiments.job import launch
+from experiments.policy import policy_pieces
+from experiments.policy import responses
+from experiments.preference import preference_pairs
+from experiments.reward import reward_model_forms
 from rljax import losses
 from rljax import models
 from rljax import rewards

@@ -80,7 +80,7 @@ class LayersTest(parameterized.TestCase):
       ('data', 'from rljax import models'),
       ('training', 'from rljax.rollout import sampler'),
       ('evaluation', 'from rljax.training import state'),
-      ('training', 'from experiments import launch'),
+      ('training', 'from experiments.job import launch'),
       ('models', 'import configs.common'),
       ('training', 'from absl import flags'),
       ('ops', 'from ..training import update'))

@@ -11,7 +11,7 @@ from absl.testing import absltest
 from absl.testing import parameterized
 import yaml
 
-from experiments import launch
+from experiments.job import launch
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _RECIPES = _ROOT / 'launch'
@@ -121,7 +121,7 @@ class RecipesTest(parameterized.TestCase):
 
   def test_a_wrong_flag_script_or_config_is_seen(self):
     self.assertLen(problems([
-        'python', '-m', 'experiments.responses', '--config=configs/none.py',
+        'python', '-m', 'experiments.job.launch', '--config=configs/none.py',
         '--cordinator=auto', '--config.seed=1']), 3)
 
 

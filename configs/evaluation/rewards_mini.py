@@ -23,7 +23,8 @@ def get_config(arg: str = '') -> config_dict.ConfigDict:
   config.benchmarks = dict(
       reward_bench='', reward_bench_2='', judge_bench='', rm_bench='',
       vl_reward_bench='', best_of_n='')
-  # recorded: a file of answers (experiments/evaluate_rewards_answers.py).
+  # recorded: a file of answers; see
+  # experiments/evaluation/evaluate_rewards_answers.py.
   config.asked = dict(
       name=arg or 'recorded', path='', base_url='', model='', api_key_env='',
       num_retries=2, temperature=0.0, max_tokens=2_048)

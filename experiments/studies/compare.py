@@ -20,9 +20,9 @@ import numpy as np
 from experiments import evaluate
 from experiments import ring_lite
 from experiments import sft
-from experiments import shared as sharing
 from experiments import sweep
 from experiments import train_policy
+from experiments.job import shared as sharing
 from experiments.studies import outcome
 from rljax.evaluation import report
 from rljax.training import metrics

@@ -28,10 +28,10 @@ import numpy as np
 import optax
 import tqdm
 
-from experiments import gan_diagnosis
-from experiments import gan_images
-from experiments import gan_rounds
 from experiments import train_gan_rm
+from experiments.gan import gan_diagnosis
+from experiments.gan import gan_images
+from experiments.gan import gan_rounds
 from experiments.studies import compare
 from experiments.studies import outcome
 from rljax import journal

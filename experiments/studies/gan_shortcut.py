@@ -14,9 +14,9 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from experiments import gan_diagnosis
-from experiments import gan_images
-from experiments import gan_rounds
+from experiments.gan import gan_diagnosis
+from experiments.gan import gan_images
+from experiments.gan import gan_rounds
 from experiments.studies import gan_rm
 from experiments.studies import outcome
 from rljax.data import best_of_n

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import trained_reward
+from experiments.reward import trained_reward
 from experiments.studies import gram_labels
 from experiments.studies import outcome
 from rljax import losses

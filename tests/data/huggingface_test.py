@@ -11,8 +11,8 @@ from absl.testing import parameterized
 import tokenizers
 import transformers
 
-from experiments import frozen_models
-from experiments import launch
+from experiments.job import frozen_models
+from experiments.job import launch
 from rljax.data import chat
 from rljax.data import tokenizer as tokenizer_lib
 

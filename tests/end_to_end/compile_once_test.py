@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from configs.pipeline import ring_lite_mini
-from experiments import launch
-from experiments import policy_batches
-from experiments import policy_pieces
-from experiments import prompt_records
-from experiments import responses
 from experiments import train_policy
+from experiments.job import launch
+from experiments.job import prompt_records
+from experiments.policy import policy_batches
+from experiments.policy import policy_pieces
+from experiments.policy import responses
 from rljax import sharding
 from rljax.data import sources
 from rljax.data import tokenizer as tokenizers

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from configs.policy import guide_tiny
-from experiments import launch
-from experiments import policy_batches
-from experiments import policy_pieces
 from experiments import train_policy
+from experiments.job import launch
+from experiments.policy import policy_batches
+from experiments.policy import policy_pieces
 from rljax.data import tokenizer as tokenizers
 from rljax.training import metrics
 from rljax.types import RewardResult

@@ -12,11 +12,11 @@ import numpy as np
 import optax
 
 from configs.pipeline import ring_lite_mini
-from experiments import launch
-from experiments import policy_batches
-from experiments import policy_pieces
-from experiments import responses
 from experiments import train_policy
+from experiments.job import launch
+from experiments.policy import policy_batches
+from experiments.policy import policy_pieces
+from experiments.policy import responses
 from rljax import losses
 from rljax import packing
 from rljax import sharding

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from experiments import convert
-from experiments import frozen_models
-from experiments import launch
 from experiments import sft
-from experiments import starting_params
 from experiments import train_policy
+from experiments.job import frozen_models
+from experiments.job import launch
+from experiments.job import starting_params
 from rljax.interop import convert as interop
 from rljax.models import lora
 from rljax.training import batch as batches

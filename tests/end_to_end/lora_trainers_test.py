@@ -9,12 +9,12 @@ import pytest
 from configs.preference import dpo_tiny
 from configs.preference import tgdpo_tiny
 from configs.reward import bradley_terry_tiny
-from experiments import frozen_models
-from experiments import launch
-from experiments import starting_params
 from experiments import train_preference
 from experiments import train_reward_model
-from experiments import trained_reward
+from experiments.job import frozen_models
+from experiments.job import launch
+from experiments.job import starting_params
+from experiments.reward import trained_reward
 from rljax import sharding
 from rljax.data import toy_comparisons
 from rljax.models import lora

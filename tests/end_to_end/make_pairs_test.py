@@ -8,9 +8,9 @@ from absl.testing import absltest
 import pytest
 
 from configs.pairs import worked_sums
-from experiments import launch
 from experiments import make_pairs
-from experiments import reward_from_model
+from experiments.job import launch
+from experiments.policy import reward_from_model
 from rljax import journal
 from rljax.data import preference
 from rljax.data import tokenizer as tokenizers

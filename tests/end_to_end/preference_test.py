@@ -14,11 +14,11 @@ import pytest
 
 from configs.preference import dpo_tiny
 from configs.preference import tgdpo_tiny
-from experiments import launch
-from experiments import pins
-from experiments import run_folder
-from experiments import starting_params
 from experiments import train_preference
+from experiments.job import launch
+from experiments.job import pins
+from experiments.job import run_folder
+from experiments.job import starting_params
 from rljax.training import checkpoint
 from rljax.training import metrics
 from rljax.training import optimizer as optimizers

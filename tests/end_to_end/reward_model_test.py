@@ -13,7 +13,7 @@ from configs.reward import gram_tiny
 from configs.reward import plackett_luce_tiny
 from experiments import train_policy
 from experiments import train_reward_model
-from experiments import trained_reward
+from experiments.reward import trained_reward
 from rljax import sharding
 from rljax.agents import pair_judge
 from rljax.data import toy_comparisons

@@ -6,7 +6,7 @@ from absl.testing import parameterized
 import pytest
 
 from experiments import benchmark
-from experiments import benchmark_rows
+from experiments.benchmarking import benchmark_rows
 
 
 class CompletedTest(parameterized.TestCase):

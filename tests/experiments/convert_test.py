@@ -13,8 +13,8 @@ from safetensors import numpy as safetensors
 
 from configs.policy import c3po_tiny
 from experiments import convert
-from experiments import launch
-from experiments import starting_params
+from experiments.job import launch
+from experiments.job import starting_params
 from rljax import models
 from rljax import sharding
 from rljax.interop import convert as interop

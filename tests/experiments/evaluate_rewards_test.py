@@ -9,10 +9,10 @@ import pytest
 
 from configs.evaluation import rewards_mini
 from experiments import evaluate_rewards
-from experiments import evaluate_rewards_answers as answers_lib
-from experiments import evaluate_rewards_measures as measures
-from experiments import evaluate_rewards_models as asked_lib
 from experiments import train_reward_model
+from experiments.evaluation import evaluate_rewards_answers as answers_lib
+from experiments.evaluation import evaluate_rewards_measures as measures
+from experiments.evaluation import evaluate_rewards_models as asked_lib
 from rljax.agents import language_model
 from rljax.data import reward_benchmarks as files
 from tests import configs_test

@@ -9,9 +9,9 @@ import numpy as np
 
 from configs.evaluation import mini
 from experiments import evaluate
-from experiments import measurement
-from experiments import prompt_records
-from experiments import starting_params
+from experiments.evaluation import measurement
+from experiments.job import prompt_records
+from experiments.job import starting_params
 from rljax import rewards
 from rljax.evaluation import report
 from tests.end_to_end import smoke

@@ -2,7 +2,7 @@
 import numpy as np
 
 from configs.pipeline import ring_lite_mini
-from experiments import responses
+from experiments.policy import responses
 from rljax.types import RewardResult
 from tests.packing import rollouts
 

@@ -7,7 +7,7 @@ import pytest
 
 from configs.policy import c3po_tiny
 from experiments import plan_capacity
-from experiments import starting_params
+from experiments.job import starting_params
 from rljax import models
 from rljax import sharding
 from rljax.models import transformer

@@ -10,9 +10,9 @@ import numpy as np
 from configs.pipeline import ring_lite_mini
 from experiments import evaluate
 from experiments import ring_lite
-from experiments import run_folder
 from experiments import sft
 from experiments import train_policy
+from experiments.job import run_folder
 from rljax.evaluation import report
 from tests.experiments import graded as graded_lib
 

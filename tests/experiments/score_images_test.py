@@ -12,12 +12,12 @@ from absl.testing import parameterized
 import numpy as np
 from PIL import Image
 
-from experiments import gan_images
-from experiments import gan_reward
-from experiments import gan_rounds
-from experiments import launch
 from experiments import score_images
 from experiments import train_gan_rm
+from experiments.gan import gan_images
+from experiments.gan import gan_reward
+from experiments.gan import gan_rounds
+from experiments.job import launch
 from rljax.data import images
 from rljax.training import metrics
 from tests import configs_test

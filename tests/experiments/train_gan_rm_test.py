@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import gan_diagnosis
-from experiments import gan_images
-from experiments import gan_rounds
-from experiments import launch
 from experiments import train_gan_rm
+from experiments.gan import gan_diagnosis
+from experiments.gan import gan_images
+from experiments.gan import gan_rounds
+from experiments.job import launch
 from rljax.data import bootstrap
 from rljax.data import images
 from tests import configs_test

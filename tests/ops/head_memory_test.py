@@ -7,7 +7,7 @@ from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmark_subjects import head_memory
+from experiments.benchmarking.subjects import head_memory
 from rljax.ops import logprobs
 from rljax.ops import sampling
 from rljax.ops import vocabulary

@@ -7,7 +7,7 @@
 
 c_i is what the answer was sampled under, with the hint or without; the policy
 in the numerator never sees a hint. Which answers those are is decided in
-`experiments.guided`, the denominators and γ in `training.guidance`, f in
+`experiments.policy.guided`, the denominators and γ in `training.guidance`, f in
 `ops.shaping`. With GAE advantages (`ppo`) the same loss is Guide-PPO.
 
 Reference: Guide (arXiv 2506.13923), abstract; the rest is known from the

@@ -9,7 +9,7 @@ order drawn for each line. A line that also has a solution keeps its order,
 because the solution may name the letter.
 
 `hint_prompt` is a whole prompt that may be asked where all answers to the
-prompt itself are wrong (`experiments.guided`).
+prompt itself are wrong (`experiments.policy.guided`).
 """
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def make_builder(
   """A builder of (family, difficulty) tasks; sizes are for each of them.
 
   With `hint_steps`, each record has a prompt that shows so many steps of a
-  solution, for `experiments.guided`.
+  solution, for `experiments.policy.guided`.
   """
   tasks = tuple((family, int(difficulty)) for family, difficulty in tasks)
   for task in tasks:
