@@ -111,7 +111,8 @@ def claim(config, workdir: pathlib.Path):
         f'Expected {workdir} to be new or to hold groups of this config, but '
         'they were sampled with other settings:\n' + '\n'.join(differing)
         + '\nGive this run those settings to continue, or another --workdir.')
-  config = pins.pinned(config, stored)
+  config = pins.pinned(config, stored,
+                       begun=(workdir / 'groups.jsonl').exists())
   processes.meet()
   if jax.process_index() == 0:
     report.write_json(path, run_folder.flat(config.to_dict()))

@@ -23,7 +23,8 @@ _STEPS = {
 KEYS = tuple(_STEPS.values())
 
 
-def pinned(config, stored: Mapping[str, Any], unread: Sequence[str] = ()):
+def pinned(config, stored: Mapping[str, Any], unread: Sequence[str] = (),
+           begun: bool = True):
   """The config, its steps of -1 replaced by those of the first start.
 
   Published checkpoints have no steps. Where a folder has none yet, -1 stays:
@@ -33,6 +34,8 @@ def pinned(config, stored: Mapping[str, Any], unread: Sequence[str] = ()):
     config: of a run.
     stored: 'section.key' -> value at the first start; empty for a first start.
     unread: keys of folders that this start does not read.
+    begun: whether anything was saved; else what is gone is not missed, and the
+      newest takes its place.
 
   Raises:
     ValueError: a checkpoint of the first start is gone, or a step below -1.
@@ -52,7 +55,7 @@ def pinned(config, stored: Mapping[str, Any], unread: Sequence[str] = ()):
     steps = processes.gather(checkpoint.steps_in(
         folder / 'checkpoints' if name == 'run' else folder))[0]
     step = stored.get(key, NEWEST)
-    if step == NEWEST:
+    if step == NEWEST or step not in steps and not begun:
       step = max(steps, default=NEWEST)
     elif step not in steps and place not in unread:
       raise ValueError(

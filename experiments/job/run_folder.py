@@ -57,7 +57,7 @@ def claim(config, workdir: pathlib.Path, *, reads_start: bool = True):
   begun = _begun(workdir)
   unread = ('init.checkpoint',) if begun and not reads_start and (
       not config.lora.rank) else ()
-  config = pins.pinned(config, stored, unread)
+  config = pins.pinned(config, stored, unread, begun)
   processes.meet()  # before it is written, all have read
   report.write_json(workdir / _CONFIG, flat(config.to_dict()))
   processes.meet()

@@ -6,6 +6,7 @@ import functools
 import pathlib
 
 import jax
+import optax
 
 from experiments.job import launch
 from experiments.job import pins
@@ -49,11 +50,8 @@ def initial_state(config, job: launch.Job, optimizer, key, source=None,
       adapt=adapting(config, whole))
   if source:
     folder, step = source
-    with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),
-                                 read_only=True,
-                                 fingerprint=job.fingerprint) as saver:
-      state = state.replace(params=saver.restore_params(
-          state.params, None if step < 0 else step))
+    state = state.replace(params=_restore(
+        job, pathlib.Path(folder).expanduser(), step, state.params))
   return state, shardings
 
 
@@ -69,7 +67,7 @@ def base_params(config, job: launch.Job, key, source=None):
       base = base[0], base_of(run_folder.stored_config(run))[1]
   if config.lora.rank:
     _check_adapters(config, base, source)
-  state, _ = _whole_state(config, _without_adapters(job),
+  state, _ = _whole_state(config, without_adapters(job),
                           optimizers.make_optimizer('sgd', 0.0), key, base)
   return state.params
 
@@ -86,7 +84,7 @@ def adapting(config, whole=()):
       config)) if config.lora.rank else None
 
 
-def _without_adapters(job: launch.Job) -> launch.Job:
+def without_adapters(job: launch.Job) -> launch.Job:
   """As a run without adapters has it, by whom such parameters are written."""
   return dataclasses.replace(job, fingerprint={
       name: value for name, value in job.fingerprint.items()
@@ -114,25 +112,89 @@ def reference_of(params):
       training_state.frozen_copy(params))
 
 
+def stored_params(job: launch.Job, folder: str, step: int, base: str = ''):
+  """The parameters of a model as they lie in a folder.
+
+  Those of a run that trained adapters come merged. What its adapters lie on is
+  read from where that run has read it, by the configuration beside its
+  checkpoints.
+
+  Args:
+    job: with the model, and without adapters of its own.
+    folder: checkpoints of a run, or a published one.
+    step: of a run; -1 is the newest.
+    base: where the parameters under the adapters are now, if they have moved.
+
+  Raises:
+    ValueError: another architecture, adapters whose base is not found, or with
+      a head beside them.
+  """
+  if convert.is_published(folder):
+    return convert.load(folder, job.model, job.mesh, job.rules)
+  path = pathlib.Path(folder).expanduser().resolve()
+  abstract = training_state.abstract_state(
+      job.model, optax.identity(), job.mesh, job.rules).params
+  config = run_folder.stored_config(path.parent) if (
+      run_folder.is_run(path.parent)) else None
+  if config is None or 'lora' not in config or not config.lora.rank:
+    return _restore(job, path, step, abstract)
+  if 'form' in config and config.form == 'scores':
+    raise ValueError(
+        f'Expected the parameters of a language model in {path}, got a reward '
+        'model that has trained adapters and a head, which lie together on no '
+        'base. Name a run without adapters, or what this one began with.')
+  _find_base(config, path, base)
+  adapted = dataclasses.replace(job, fingerprint=job.fingerprint | {
+      'lora': launch.adapters(config)})
+  state, _ = initial_state(
+      config, adapted, optax.identity(),
+      training_state.named_keys(config.seed, 'init')['init'])
+  merge = jax.jit(lora.merge, out_shardings=jax.tree.map(
+      lambda x: x.sharding, abstract))
+  return merge(_restore(adapted, path, step, state.params))
+
+
+def _find_base(config, path, base):
+  """Puts a given base into the config, and refuses one that is not there."""
+  folder, step = base_of(config)
+  if base:
+    folder = config.lora.base = base
+    config.lora.base_step = step
+  if not folder or convert.is_published(folder):
+    return  # without one, it was random parameters of the run's seed
+  steps = checkpoint.steps_in(pathlib.Path(folder).expanduser())
+  if not steps or step >= 0 and step not in steps:
+    raise ValueError(
+        f'Expected the parameters that the adapters in {path} were trained on '
+        f'in {folder}, {f"step {step}" if step >= 0 else "any step"}, found '
+        f'{steps or "nothing"}. Name the folder that holds them now, as `base` '
+        'of a reference, a guide or config.lora, or name an export in the '
+        'place of the run: experiments.convert merges the two where both are.')
+
+
+def _restore(job, folder, step, params):
+  with checkpoint.Checkpointer(folder, read_only=True,
+                               fingerprint=job.fingerprint) as saver:
+    return saver.restore_params(params, None if step < 0 else step)
+
+
 def _whole_state(config, job: launch.Job, optimizer, key, source=None):
-  """As `initial_state`, without adapters."""
+  """As `initial_state`, without adapters of its own."""
   folder, step = source or (config.init.checkpoint, config.init.step)
-  if folder and convert.is_published(folder):
-    params = convert.load(folder, job.model, job.mesh, job.rules)
-    return training_state.init_state(
-        job.model, optimizer, key, job.mesh, job.rules, params=params)
   if not folder:
     return training_state.init_state(
         job.model, optimizer, key, job.mesh, job.rules)
+  if not config.init.keep_optimizer or convert.is_published(folder):
+    # With adapters of its own, `base` is what those lie on.
+    moved = '' if config.lora.rank else config.lora.base
+    return training_state.init_state(
+        job.model, optimizer, key, job.mesh, job.rules,
+        params=stored_params(job, folder, step, moved))
   kept = training_state.abstract_state(
       job.model, optimizer, job.mesh, job.rules)
   with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),
                                read_only=True,
                                fingerprint=job.fingerprint) as saver:
-    if not config.init.keep_optimizer:
-      params = saver.restore_params(kept.params, None if step < 0 else step)
-      return training_state.init_state(
-          job.model, optimizer, key, job.mesh, job.rules, params=params)
     state, _ = saver.restore(saver.latest_step() if step < 0 else step, kept)
-    return state.replace(step=state.step * 0), jax.tree.map(
-        lambda x: x.sharding, kept)
+  return state.replace(step=state.step * 0), jax.tree.map(
+      lambda x: x.sharding, kept)

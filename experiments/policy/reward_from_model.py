@@ -66,8 +66,9 @@ def create(config, job) -> Callable | None:
       raise ValueError('Expected reward_model.normalize=False with a judge, '
                        'whose scores lie in (0, 1), got True. Turn it off.')
     if options.ranking != 'reference':
-      return lambda graded, draw: by_ranking(graded, draw, loaded.ask,
-                                             options.ranking, options.average)
+      return lambda graded, draw: by_ranking(
+          graded, draw, loaded.ask, options.ranking, options.average,
+          shows=loaded.ask.shows)
     return lambda graded, draw: by_judge(graded, draw, loaded.ask,
                                          options.average)
   if options.ranking != 'reference':
@@ -109,22 +110,39 @@ def by_judge(graded: responses.Graded, draw: responses.Draw, judge,
 
 
 def by_ranking(graded: responses.Graded, draw: responses.Draw, judge,
-               ranking: str, average: str) -> responses.Graded:
+               ranking: str, average: str,
+               shows: Callable[[str], bool] = lambda text: True
+               ) -> responses.Graded:
   """The samples of each prompt against each other.
 
   A knockout finds the best, and with the labels exchanged the worst: 1 and -1,
-  and 0 for all others, and for all where the judge tells none apart. A prompt
-  of which the judge could not be shown two samples has no rewards.
+  and 0 for all others, and for all where the judge tells none apart. Samples
+  that the judge can never be shown have no reward, nor has the last one left.
+  A prompt has none where two others could not be compared.
+
+  Args:
+    graded: responses, and what verifiers say of them.
+    draw: whose clock runs.
+    judge: who is asked.
+    ranking: one of `pair_judge.RANKINGS`.
+    average: as in `pair_judge.scores`.
+    shows: whether a response can be shown to the judge at all.
   """
-  prompts = [record['prompt'] for record in graded.records]
   size = graded.valid_PG.shape[1]
-  lists = [graded.texts[p * size:(p + 1) * size] for p in range(len(prompts))]
-  ask = lambda who: np.stack(pair_judge.rank(who, prompts, lists, ranking,
-                                             average=average))
+  shown = np.array([shows(text) for text in graded.texts]).reshape(-1, size)
+  shown &= shown.sum(axis=1, keepdims=True) > 1
+  places = [np.flatnonzero(row) + p * size for p, row in enumerate(shown)]
+  places = [found for found in places if len(found)]
+  prompts = [graded.records[found[0] // size]['prompt'] for found in places]
+  lists = [[graded.texts[i] for i in found] for found in places]
+  ask = lambda who: np.concatenate([[], *pair_judge.rank(
+      who, prompts, lists, ranking, average=average)])
   reverse = lambda pairs: np.asarray(judge(pairs))[:, ::-1]
+  reward_R = np.full(shown.size, np.nan)
   with draw.clock('reward'):
-    reward_PG = ask(judge) - (ask(reverse) if ranking == 'knockout' else 0)
-  return with_rewards(graded, reward_PG.ravel())
+    reward_R[shown.ravel()] = ask(judge) - (
+        ask(reverse) if ranking == 'knockout' else 0)
+  return with_rewards(graded, reward_R)
 
 
 def judge_calls(config, num_prompts: int, size: int) -> int:

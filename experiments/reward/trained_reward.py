@@ -124,6 +124,10 @@ class Judge:
         **self.shape)[..., 0]
     return logit_N2
 
+  def shows(self, response: str) -> bool:
+    """Whether there is a pair with this response that could be shown."""
+    return not chat.has_special(self.tokenizer, response)
+
 
 def messages(prompt) -> list[dict[str, str]]:
   """A prompt as messages; a text is what the user says."""

@@ -4,6 +4,7 @@ from unittest import mock
 from absl.testing import absltest
 import jax
 import numpy as np
+import optax
 import pytest
 
 from configs.preference import dpo_tiny
@@ -108,6 +109,34 @@ class TrainersTest(absltest.TestCase):
     with self.assertRaisesRegex(ValueError, 'found nothing'):
       frozen_models.load(job, str(run), -1, str(self.folder / 'elsewhere'))
 
+  def test_a_run_begins_and_is_measured_with_adapters_merged(self):
+    config = with_adapters(dpo_tiny.get_config('smoke'), self.folder / 'base')
+    state = train_preference.run(config, self.folder / 'run')
+    want, key = lora.merge(state.params), jax.random.key(1)
+    run = str(self.folder / 'run' / 'checkpoints')
+    plain = with_adapters(dpo_tiny.get_config('smoke'), run)
+    plain.lora.rank = 0
+    job = launch.start(plain, self.folder / 'reader', 'reader')
+    read = lambda config, source=None: starting_params.initial_state(
+        config, job, optax.identity(), key, source)[0].params
+    with self.subTest('training from it, and measuring it'):
+      assert_close(read(plain), want)
+      plain.init.checkpoint = ''
+      assert_close(read(plain, (run, -1)), want)
+      self.assertGreater(apart(want, self.base), 1e-3)
+    with self.subTest('adapters on adapters'):
+      second = with_adapters(dpo_tiny.get_config('smoke'), run)
+      state = train_preference.run(second, self.folder / 'second')
+      assert_close(state.params.base, want)
+      found = read(plain, (str(self.folder / 'second' / 'checkpoints'), -1))
+      assert_close(found, lora.merge(state.params))
+      self.assertGreater(apart(found, want), 1e-3)
+    (self.folder / 'base').rename(self.folder / 'moved')
+    with self.assertRaisesRegex(ValueError, 'found nothing'):
+      read(plain, (run, -1))
+    plain.lora.base = str(self.folder / 'moved')
+    assert_close(read(plain, (run, -1)), want)
+
   def test_adapters_on_random_parameters_find_them_by_the_seed(self):
     config = with_adapters(dpo_tiny.get_config('smoke'), '')
     config.seed = 3
@@ -123,6 +152,10 @@ class TrainersTest(absltest.TestCase):
     state = train_reward_model.run(config, self.folder / 'run')
     self.assert_base(state.params, 'head')
     self.assertEqual(set(state.params.trained), {'lora', reward.HEAD})
+    config.init.update(checkpoint=str(self.folder / 'run' / 'checkpoints'),
+                       head_from_checkpoint=True)
+    with self.assertRaisesRegex(ValueError, 'adapters and a head'):
+      train_reward_model.run(config, self.folder / 'other')
     loaded = trained_reward.load(self.folder / 'run', sharding.make_mesh(),
                                  sharding.make_rules())
     jax.tree.map(np.testing.assert_array_equal, loaded.ask.params, state.params)

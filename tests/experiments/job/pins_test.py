@@ -89,12 +89,17 @@ class PinsTest(parameterized.TestCase):
     self.save(9)
     self.assertTrue(run_folder.finished(config, self.workdir))
 
+  def test_before_anything_is_saved_the_newest_replaces_what_is_gone(self):
+    self.assertEqual(self.claim('guide'), 7)
+    (self.other / '7').rmdir()
+    self.assertEqual(self.claim('guide'), 5)
+    self.assertEqual(
+        run_folder.stored_config(self.workdir).guide.step, 5)
+
   def test_a_start_that_is_not_read_again_may_be_gone(self):
     self.claim('init', reads_start=False)
-    (self.other / '7').rmdir()
-    with self.assertRaisesRegex(ValueError, 'Expected step 7'):
-      self.claim('init', reads_start=False)  # nothing was saved yet
     self.begin()
+    (self.other / '7').rmdir()
     config = run_folder.claim(self.config('init'), self.workdir,
                               reads_start=False)
     self.assertEqual(config.init.checkpoint, '')

@@ -110,6 +110,7 @@ class RankingTest(parameterized.TestCase):
       return np.array([[np.nan] * 2 if silent and silent in (p.first, p.second)
                        else [float(p.first) + favour, float(p.second)]
                        for p in pairs])
+    ask.shows = lambda text: text != silent
     return ask
 
   def config(self, ranking):
@@ -157,6 +158,24 @@ class RankingTest(parameterized.TestCase):
     np.testing.assert_array_equal(found.valid_PG.all(axis=1),
                                   [False, True, True])
     self.assertFalse(found.valid_PG[0].any())
+
+  @parameterized.parameters(*pair_judge.RANKINGS)
+  def test_samples_that_are_never_shown_leave_the_others_their_rewards(
+      self, ranking):
+    judge = self.judge(silent='4')
+    found = reward_from_model.by_ranking(
+        self.graded(), Draw([]), judge, ranking, 'probability',
+        shows=judge.shows)
+    np.testing.assert_array_equal(
+        found.valid_PG, [[True, True, False, True], [True] * 4, [True] * 4])
+    pair = make_pairs.pick(found, 0)['pair']
+    self.assertEqual((pair['chosen'], pair['rejected']), ('3', '1'))
+    with self.subTest('one that is left, or none, has nothing to beat'):
+      for alone in ('3', '5'):
+        found = reward_from_model.by_ranking(
+            self.graded(), Draw([]), judge, ranking, 'probability',
+            shows=lambda text, alone=alone: text == alone)
+        self.assertFalse(found.valid_PG.any())
 
   @parameterized.parameters(*pair_judge.RANKINGS)
   def test_the_config_chooses(self, ranking):
