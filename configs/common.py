@@ -18,8 +18,8 @@ def run() -> config_dict.ConfigDict:
   # the run begins, here and below: whoever continues it reads that one again.
   config.init = dict(checkpoint='', step=-1, keep_optimizer=False)
   # Adapters of this rank are trained, and the parameters of `init` stay as they
-  # are; 0 trains those. Scripts that read such a run back find those parameters
-  # in `base`: published, or checkpoints.
+  # are; 0 trains those. `base` is for reading such a run back where those have
+  # moved: published, or checkpoints.
   config.lora = dict(
       rank=0, alpha=16.0, rank_stabilized=False, base='', base_step=-1,
       targets=('query', 'key', 'value', 'out', 'gate_up', 'down'))

@@ -13,8 +13,8 @@
       --input=runs/c3po_tiny/checkpoints --output=exports/c3po_tiny \\
       --family=bailing_moe
 
-  # A run with adapters (config.lora): merged, as above, or the adapters alone,
-  # as PEFT reads them.
+  # A run with adapters: merged, as above, or the adapters alone, as PEFT reads
+  # them.
   python -m experiments.convert --config=configs/policy/smollm2_c3po.py \\
       --config.lora.rank=8 --input=runs/smollm2/checkpoints \\
       --output=exports/adapter --like=checkpoints/smollm2 --adapter
@@ -31,6 +31,7 @@ from absl import app
 from absl import flags
 import jax
 from ml_collections import config_flags
+import optax
 
 from experiments.job import launch
 from experiments.job import starting_params
@@ -39,10 +40,7 @@ from rljax.interop import adapters
 from rljax.interop import convert
 from rljax.interop import names
 from rljax.interop import settings
-from rljax.models import lora
 from rljax.models import transformer
-from rljax.training import checkpoint
-from rljax.training import optimizer as optimizers
 from rljax.training import state as states
 
 
@@ -75,28 +73,18 @@ def from_run(config, source, output, *, step: int, kind: str, like: str | None,
   if not source.is_dir():
     raise ValueError(f'Expected the checkpoints of a run in {source}, which is '
                      'not there. Name <workdir>/checkpoints.')
-  params = read(config, model, source, step)
+  job = launch.Job('convert', source, one_device(), None, model, None,
+                   launch.make_fingerprint(config, model))
   if adapter:
-    adapters.save(output, kind, model.config, params, base=like or '')
-  else:
-    convert.save(output, kind, model.config, lora.merge(params), dtype=dtype,
-                 like=like)
-
-
-def read(config, model, source: pathlib.Path, step: int):
-  """The parameters of a run; with adapters, on the base that it began with."""
-  fingerprint, mesh = launch.make_fingerprint(config, model), one_device()
-  optimizer = optimizers.make_optimizer('sgd', 0.0)
-  if config.lora.rank:
-    job = launch.Job('convert', source, mesh, None, model, None, fingerprint)
     state, _ = starting_params.initial_state(
-        config, job, optimizer, states.named_keys(config.seed, 'init')['init'],
-        (source, step))
-    return state.params
-  with checkpoint.Checkpointer(source, read_only=True,
-                               fingerprint=fingerprint) as saver:
-    abstract = states.abstract_state(model, optimizer, mesh)
-    return saver.restore_params(abstract.params, None if step < 0 else step)
+        config, job, optax.identity(),
+        states.named_keys(config.seed, 'init')['init'], (source, step))
+    adapters.save(output, kind, model.config, state.params, base=like or '')
+  else:
+    params = starting_params.stored_params(
+        starting_params.without_adapters(job), str(source), step,
+        config.lora.base)
+    convert.save(output, kind, model.config, params, dtype=dtype, like=like)
 
 
 def family(path) -> str:
