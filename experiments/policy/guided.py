@@ -261,6 +261,11 @@ class Memory:
     return {'once_failed_accuracies': sum(again),
             'once_failed_groups': len(again)}
 
+  def keep(self, surplus: responses.Graded | None):
+    """Holds groups for the next step, to which they are off-policy."""
+    self.surplus = surplus and dataclasses.replace(
+        surplus, recorded_PG=np.ones_like(surplus.valid_PG))
+
   def get_state(self) -> dict:
     """As JSON can hold it."""
     return {'surplus': to_json(self.surplus),

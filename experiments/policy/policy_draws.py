@@ -1,8 +1,6 @@
 """What a step of policy training draws, until it has what it asks for."""
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import numpy as np
 
@@ -63,11 +61,8 @@ def collect(config, job, stages, clock, prompts, scorer, params, key,
       config.max_draws if config.packing.resample else 1)
   kept = np.arange(len(joined.records)) < wanted
   if memory is not None:
-    memory.surplus = responses.take(joined, ~kept) if (
-        config.guide.buffer and not kept.all()) else None
-    if memory.surplus is not None:
-      memory.surplus = dataclasses.replace(
-          memory.surplus, recorded_PG=np.ones_like(memory.surplus.valid_PG))
+    memory.keep(responses.take(joined, ~kept) if (
+        config.guide.buffer and not kept.all()) else None)
   sampled = responses.summary(responses.join(drawn)) | {
       'draws': float(draw + 1), 'uninformative_groups': float(dropped)}
   sampled |= guided.rates(hints)
