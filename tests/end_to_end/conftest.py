@@ -1,6 +1,8 @@
 """One uninterrupted run of the smoke pipeline, shared by the tests of it."""
 import dataclasses
+import fcntl
 import functools
+import os
 import pathlib
 
 import jax
@@ -22,10 +24,18 @@ class Reference:
 
 @pytest.fixture(scope='session')
 def reference(tmp_path_factory) -> Reference:
-  scratch = tmp_path_factory.mktemp('end_to_end')
-  workdir = scratch / 'reference'
-  printed = runs.finish(runs.start('ring_lite', scratch, workdir))
-  return Reference(scratch, workdir, printed)
+  """Made once, also where several workers want it: the others wait."""
+  root = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:  # each has a folder in that of all
+    root = root.parent
+  scratch, printed = root / 'end_to_end', root / 'printed.txt'
+  with open(root / 'reference.lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not printed.exists():
+      scratch.mkdir(exist_ok=True)
+      printed.write_text(runs.finish(runs.start(
+          'ring_lite', scratch, scratch / 'reference')))
+  return Reference(scratch, scratch / 'reference', printed.read_text())
 
 
 @pytest.fixture
