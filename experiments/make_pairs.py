@@ -89,7 +89,7 @@ def run(config, workdir: str) -> dict[str, Any]:
   write(job.workdir / 'pairs.jsonl', groups, provenance(config))
   reporting.finish(job, config, clock, counter, {
       'groups': counts, 'reward model': {
-          'judge_calls': reward_from_model.judge_calls(
+          'most_judge_calls': reward_from_model.most_judge_calls(
               config, len(groups), config.pairs.samples_per_prompt)}}, [])
   return counts
 

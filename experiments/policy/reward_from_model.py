@@ -33,10 +33,16 @@ def check(config, samples_per_prompt: int):
   """Refuses, before anything is compiled, what cannot work together.
 
   Raises:
-    ValueError: an unknown reduction, average or ranking, or nothing to rank.
+    ValueError: an unknown reduction, average or ranking, statistics of
+      another reduction, or nothing to rank.
   """
   options = config.reward_model
   training.reduce_heads(np.zeros((1, 1, 1)), options.heads)
+  if options.normalize and options.heads != 'mean':
+    raise ValueError(
+        "Expected reward_model.heads='mean' with normalize=True, as the "
+        "statistics of a run are of its heads' mean, got "
+        f'{options.heads!r}. Turn normalize off, or take the mean.')
   if options.average not in pair_judge.AVERAGES:
     raise ValueError(f'Expected reward_model.average among '
                      f'{pair_judge.AVERAGES}, got {options.average!r}.')
@@ -145,8 +151,11 @@ def by_ranking(graded: responses.Graded, draw: responses.Draw, judge,
   return with_rewards(graded, reward_R)
 
 
-def judge_calls(config, num_prompts: int, size: int) -> int:
-  """Pairs that a judge is shown for so many prompts of so many samples."""
+def most_judge_calls(config, num_prompts: int, size: int) -> int:
+  """Pairs that a judge is shown for so many prompts of so many samples.
+
+  Fewer, where it cannot be shown some of them.
+  """
   options = config.reward_model
   if not options.run or trained_reward.stored_config(
       pathlib.Path(options.run).expanduser()).form != 'judge':

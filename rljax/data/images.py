@@ -15,6 +15,7 @@ import pathlib
 
 import numpy as np
 from PIL import Image
+from PIL import ImageOps
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg')
 _MODES = {1: 'L', 3: 'RGB'}
@@ -115,15 +116,28 @@ def files(folder: pathlib.Path) -> list[pathlib.Path]:
 def read(path: pathlib.Path, size: int, channels: int) -> np.ndarray:
   """A file as pixels_YWU: its middle square, resized.
 
+  It is turned as its camera says, and lies on black where it is transparent.
+
   Raises:
-    ValueError: it cannot be read; the message names it.
+    ValueError: it cannot be read, or has more than 8 bits a channel, which a
+      conversion would cut off; the message names it.
   """
   try:
     with Image.open(path) as file:
-      pixels = np.asarray(file.convert(_MODES[channels]), np.float32)
+      deep = file.mode.startswith(('I', 'F'))
+      upright = ImageOps.exif_transpose(file)
+      if not deep and upright.has_transparency_data:
+        upright = Image.alpha_composite(
+            Image.new('RGBA', upright.size, 'black'), upright.convert('RGBA'))
+      mode = upright.mode
+      pixels = np.asarray(upright.convert(_MODES[channels]), np.float32)
   except (OSError, SyntaxError, ValueError) as error:  # Pillow raises these
     raise ValueError(f'Expected an image in {path}, but it cannot be read '
                      f'({error}). Replace the file or remove it.') from error
+  if deep:
+    raise ValueError(f'Expected 8 bits a channel in {path}, got the mode '
+                     f'{mode!r}. Save it with 8 bits: what a range of values '
+                     'means is for you to say.')
   pixels_YWU = pixels.reshape(*pixels.shape[:2], channels) / 127.5 - 1.0
   return _resized(pixels_YWU, size)
 

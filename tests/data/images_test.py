@@ -75,6 +75,31 @@ class FolderTest(absltest.TestCase):
         found.pixels_RYWU[-1, :, :, 0],
         np.tile(np.array([30, 150]) / 127.5 - 1, (2, 1)), rtol=1e-5)
 
+  def test_it_is_turned_as_the_camera_says(self):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    path = self.folder / 'turned.jpg'
+    Image.fromarray(pixels).save(path, exif=exif, quality=100)
+    found_YWU = images.read(path, 2, 1)
+    np.testing.assert_allclose(found_YWU[..., 0], [[-1, 1], [-1, 1]], atol=.02)
+
+  def test_what_is_transparent_lies_on_black(self):
+    path = self.folder / 'clear.png'
+    pixels = np.full((2, 2, 4), 255, np.uint8)
+    pixels[0, :, 3] = 0  # white that nobody sees
+    Image.fromarray(pixels).save(path)
+    np.testing.assert_allclose(
+        images.read(path, 2, 1)[..., 0], [[-1, -1], [1, 1]])
+
+  def test_sixteen_bits_are_refused_and_not_cut_off(self):
+    path = self.folder / 'deep.png'
+    Image.fromarray(np.arange(0, 64_000, 1_000, np.uint16).reshape(8, 8)).save(
+        path)
+    with self.assertRaisesRegex(ValueError, "8 bits a channel.*'I;16'"):
+      images.read(path, 8, 1)
+
   def test_a_file_that_is_no_image_is_named(self):
     (self.folder / 'dark' / 'note.png').write_text('not an image')
     with self.assertRaisesRegex(ValueError, 'note.png.*Replace the file'):

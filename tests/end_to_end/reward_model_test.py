@@ -21,6 +21,8 @@ from rljax.models import reward as models
 from rljax.training import metrics
 
 _STEPS = 3
+# A run that ends with the parameters that it has begun with.
+_STILL = {'num_steps': 1, 'optimizer.learning_rate': 0.0}
 
 
 def make_config(module, **changes):
@@ -104,9 +106,10 @@ class RewardModelTest(absltest.TestCase):
     self.assertEqual([counts[name] for name in ('update', 'score_lists')],
                      [1, 1])
     with self.subTest('adaptation goes on from stage 2'):
-      self.train(make_config(gram_tiny, num_steps=1, **{
+      adapted, _, _ = self.train(make_config(gram_tiny, **_STILL, **{
           'init.checkpoint': str(self.folder / 'stage_2' / 'checkpoints'),
           'data.source.length': 8}), 'adapted')
+      jax.tree.map(np.testing.assert_array_equal, adapted.params, state.params)
     with self.subTest('the judge is a PairJudge'):
       judge = self.load('stage_2').ask
       pairs = [pair_judge.Pair('c', 'cca', 'bab'),
@@ -126,13 +129,20 @@ class RewardModelTest(absltest.TestCase):
     self.assertLen(lines, _STEPS)
 
   def test_a_head_goes_on_a_language_model_and_on_a_reward_model(self):
-    self.train(make_config(gram_stage1_tiny, num_steps=1), 'language_model')
     at = lambda name: str(self.folder / name / 'checkpoints')
-    self.train(make_config(plackett_luce_tiny, num_steps=1, **{
+    language_model, _, _ = self.train(
+        make_config(gram_stage1_tiny, num_steps=1), 'language_model')
+    first, _, _ = self.train(make_config(plackett_luce_tiny, **_STILL, **{
         'init.checkpoint': at('language_model')}), 'first')
-    self.train(make_config(plackett_luce_tiny, num_steps=1, **{
+    second, _, _ = self.train(make_config(plackett_luce_tiny, **_STILL, **{
         'init.checkpoint': at('first'), 'init.head_from_checkpoint': True}),
-               'second')
+                              'second')
+    same = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)
+    with self.subTest('the parameters are those of the run that is named'):
+      trunk = {name: part for name, part in first.params.items()
+               if name != models.HEAD}
+      same(trunk, {name: language_model.params[name] for name in trunk})
+      same(second.params, first.params)
     with self.subTest('a language model is no reward model, nor the reverse'):
       with self.assertRaisesRegex(ValueError, 'num_heads'):
         self.train(make_config(plackett_luce_tiny, num_steps=1, **{

@@ -10,6 +10,7 @@ import optax
 
 from rljax import losses
 from rljax import packing
+from rljax import sharding
 from rljax.models import reward as models
 from rljax.training import metrics
 from rljax.training import reward
@@ -17,6 +18,8 @@ from rljax.training import update as updates
 from rljax.types import ComparedTexts
 from rljax.types import TrainState
 from tests import toys
+from tests.training import mesh_test
+from tests.training import steps
 
 EOS = 258
 SHAPE = dict(num_rows=4, row_length=32, lists_per_row=2, num_candidates=2)
@@ -210,6 +213,32 @@ class LossTest(parameterized.TestCase):
     toys.assert_trees_close(after[1], after[0], rtol=1e-4, atol=2e-5)
     self.assertGreater(
         toys.largest_difference(after[0][0], params), 1e-5)
+
+  @parameterized.parameters(*KINDS)
+  def test_eight_devices_take_the_same_step(self, kind):
+    forward, _, params = pieces(kind)
+    name = 'gram' if kind == 'label' else 'bradley_terry'
+    loss = reward.compose(forward, losses.get('reward', name).loss,
+                          balance_coef=0.2)
+    model, _ = toys.model_and_params('tiny', num_layers=1)
+    if kind == 'head':
+      model = models.RewardModel(model.config, 2)
+    some = lists(6, texts=texts_of(kind))
+    alone, _ = packing.pack_lists(some, **SHAPE | dict(
+        num_rows=6, lists_per_row=1))
+    packed, _ = packing.pack_lists(some, **SHAPE | dict(num_rows=8),
+                                   num_microbatches=2)
+    load_LE = np.full((1, 4), 1 / 4, np.float32)
+    with_load = lambda batch: batch.replace(load_BLE=np.broadcast_to(
+        load_LE, (len(batch.tokens_BT), *load_LE.shape)))
+    step = steps.Step(model, params, None)
+    want, want_metrics = steps.sgd_step(step, with_load(alone), loss=loss)
+    got, found = mesh_test.on_mesh(
+        step, with_load(packed), loss,
+        sharding.make_mesh(data=2, context=2, expert=2), num_microbatches=2)
+    toys.assert_trees_close(got, want, atol=2e-5, rtol=0)
+    np.testing.assert_allclose(found['loss'], want_metrics['loss'], rtol=1e-5)
+    self.assertGreater(toys.largest_difference(want, params), 1e-3)
 
   def test_an_ensemble_is_trained_as_its_heads_alone_on_a_fixed_trunk(self):
     forward, _, params = pieces('head')

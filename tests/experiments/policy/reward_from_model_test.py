@@ -132,8 +132,8 @@ class RankingTest(parameterized.TestCase):
     self.assertStartsWith(groups[1]['outcome'], 'all_equal')
     np.testing.assert_array_equal(found.correct_PG, self.graded().correct_PG)
     with self.subTest('and the report says how often the judge was asked'):
-      self.assertEqual(
-          reward_from_model.judge_calls(self.config(ranking), 3, 4), self.calls)
+      self.assertEqual(reward_from_model.most_judge_calls(
+          self.config(ranking), 3, 4), self.calls)
 
   @parameterized.parameters(*pair_judge.RANKINGS)
   def test_one_order_would_take_the_first(self, ranking):
@@ -195,8 +195,8 @@ class RankingTest(parameterized.TestCase):
 
   def test_calls_without_a_ranking(self):
     self.assertEqual(
-        reward_from_model.judge_calls(self.config('reference'), 3, 4), 24)
-    self.assertEqual(reward_from_model.judge_calls(
+        reward_from_model.most_judge_calls(self.config('reference'), 3, 4), 24)
+    self.assertEqual(reward_from_model.most_judge_calls(
         c3po_tiny.get_config('smoke'), 3, 4), 0)  # the verifiers reward
 
 
@@ -209,6 +209,15 @@ class CheckTest(parameterized.TestCase):
     reward_from_model.check(config, 2)
     config.reward_model[name] = word
     with self.assertRaisesRegex(ValueError, word):
+      reward_from_model.check(config, 2)
+
+  @parameterized.parameters('min', 'lower')
+  def test_statistics_are_of_the_mean_of_heads(self, heads):
+    config = c3po_tiny.get_config('smoke')
+    config.reward_model.update(normalize=True)
+    reward_from_model.check(config, 2)
+    config.reward_model.heads = heads
+    with self.assertRaisesRegex(ValueError, f"heads='mean'.*got '{heads}'"):
       reward_from_model.check(config, 2)
 
   def test_one_sample_is_nothing_to_rank(self):
