@@ -160,7 +160,7 @@ class PreferenceTest(absltest.TestCase):
     self.assert_same_end('pinned')
     pinned = pins.pinned
     with self.subTest('else it ends elsewhere'), mock.patch.object(
-        pins, 'pinned', lambda config, stored, unread: pinned(config, {})):
+        pins, 'pinned', lambda config, *_: pinned(config, {})):
       self.run_script('newest', config())
       with self.assertRaisesRegex(AssertionError, 'differs by up to'):
         self.assert_same_end('newest')
