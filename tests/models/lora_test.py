@@ -66,6 +66,19 @@ class AdaptedTest(parameterized.TestCase):
                            jax.tree_util.tree_leaves_with_path(adapted.trained)
                            if path[-1].key == 'a'), 0.01)
 
+  @parameterized.parameters(*VARIANTS)
+  def test_a_is_uniform_within_one_over_the_root_of_its_inputs(self, variant):
+    _, params, adapted = model_and_params(variant, trained=False, rank=64)
+    inputs = {name: as_matrices(name, kernel).shape[-2]
+              for name, kernel in kernels(params).items()}
+    for name, a in zip(*_flat(adapted.trained['lora']), strict=True):
+      if name.endswith('/b'):
+        continue
+      bound = inputs[name.removesuffix('/a')] ** -0.5
+      self.assertLessEqual(np.abs(a).max(), bound, name)
+      np.testing.assert_allclose(np.std(a), bound / 3 ** 0.5, rtol=0.1,
+                                 err_msg=name)
+
   @parameterized.product(variant=VARIANTS, rank_stabilized=(False, True))
   def test_merged_is_unmerged(self, variant, rank_stabilized):
     model, params, adapted = model_and_params(

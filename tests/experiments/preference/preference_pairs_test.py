@@ -14,6 +14,7 @@ from experiments.preference import preference_pairs
 from rljax import models
 from rljax.data import preference
 from rljax.data import tokenizer as tokenizers
+from rljax.packing import pairs
 from tests.data import preference_test
 
 _LISTS = {form: {'prompt': 'Hi', 'responses': ['Yes.', 'No.']}
@@ -56,6 +57,22 @@ class FormsTest(parameterized.TestCase):
     # The same prompts are held out.
     self.assertEqual([pair.id for pair in data.held_out],
                      [record['id'] for record in held_out])
+
+  @parameterized.parameters(True, False)
+  def test_pairs_fill_a_row_however_their_prompt_is_stored(self, share_prompt):
+    config = dpo_tiny.get_config('smoke')
+    config.data.source = self.source('jsonl')
+    # 9 tokens, <bos> <user> Hi 10 <eos> <assistant>, or 8; Yes. and No., both
+    # with their ends cut to 4, stand behind 9 + 1 or 2 · 9.
+    config.packing.update(share_prompt=share_prompt,
+                          row_length=18 if share_prompt else 26)
+    job = types.SimpleNamespace(model=models.create('tiny'),
+                                tokenizer=tokenizers.load('byte'))
+    data = preference_pairs.open_data(config, job)
+    lengths = [pairs.stored_length(pair, share_prompt)
+               for pair in [*data.train, *data.held_out]]
+    self.assertLen(lengths, 12)
+    self.assertEqual(max(lengths), config.packing.row_length)
 
   @parameterized.parameters(*_LISTS)
   def test_lists_for_reward_models_alone(self, form):

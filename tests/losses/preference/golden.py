@@ -31,7 +31,11 @@ LOSSES = (
     ('ipo', {}, (.380278, 1.460069)),
     ('simpo', dict(beta=2.0, gamma=1.0), (.474077, 1.811712)),
     ('cpo', dict(nll_coef=0.0), (.371101, .770957)),
+    # And the mean over the chosen tokens: 2.6 / 4, 2.9 / 3.
+    ('cpo', {}, (1.021101, 1.737624)),
     ('orpo', dict(odds_coef=1.0, nll_coef=0.0), (.262108, 1.022256)),
+    # A tenth of it, and that mean.
+    ('orpo', {}, (.676211, 1.068892)),
     ('dpop', dict(penalty=5.0), (.403186, 1.070055)),
     ('exo', dict(label_smoothing=1e-3), (1.657292, 3.462449)),
     ('nca', {}, (1.260185, 1.494381)),
@@ -42,6 +46,14 @@ LOSSES = (
     ('discopop', dict(tau=.05), (.496585, .913209)),
     ('tgdpo', dict(alpha=.5), (.376951, .877528)),
     ('tgdpo', dict(alpha=2.0), (.306599, .776344)),
+    # Twice the weights of α = .5, as α = 1 at β_r = β: -log σ(.7 + 2 · .08125),
+    # -log σ(-.4 + 2 · .06)
+    ('tgdpo', dict(alpha=.5, reward_beta=1.0), (.352139, .842915)),
+    ('tgdpo', dict(alpha=1.0), (.352139, .842915)),
+    # α r within ± .1: of pair 0 .05, -.025, .1, .025 and .1, -.025, .1; of pair
+    # 1 -.1, .05, .1 and .1, .025, -.025, -.025. Margins .5 (1.065 + .415) and
+    # .5 (-.005 - .705).
+    ('tgdpo', dict(alpha=.5, weight_clip=.1), (.39009, .886318)),
     # The sides of a pair are alike: 1 - σ(.5 (1 - .3)) = 1 - σ(.5 (.3 + .4)).
     ('kto', {}, (.413382, .549834)),
     # -log σ(.5 (1.4 + .4 - .2)), -log σ(.5 (-.8 + .6 - .4))
