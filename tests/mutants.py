@@ -206,8 +206,8 @@ FAULTS = (
           'keep_P[np.flatnonzero(failed_P)[rescued_F]] = False', 'pass',
           'tests/experiments/policy/guided_test.py'),
     Fault('a group that waited passes for a new one',
-          'experiments/policy/policy_draws.py',
-          'recorded_PG=np.ones_like(memory', 'recorded_PG=np.zeros_like(memory',
+          'experiments/policy/guided.py', 'np.ones_like(surplus',
+          'np.zeros_like(surplus',
           'tests/experiments/policy/policy_draws_test.py'),
     # Packing.
     Fault('budget off by one', 'rljax/packing/budget.py',
