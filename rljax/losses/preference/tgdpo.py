@@ -9,7 +9,7 @@ reference gets a gradient. Nothing keeps them positive, without which the
 derivation does not hold: `guide_not_positive` counts those that are not, and
 `guide_weight_least` and `_most` are a pair's extremes, on average over pairs. A
 prefix that both responses share does not cancel as it does in DPO;
-`mask_shared_prefix` leaves it out.
+`mask_shared_prefix` leaves it out, of the loss and of what is said of weights.
 
 | in the official code | here |
 |---|---|
@@ -62,17 +62,17 @@ def loss(
   tilt_BT = alpha * jnp.where(batch.chosen_BT, like_BT, -like_BT)
   if weight_clip is not None:
     tilt_BT = jnp.clip(tilt_BT, -weight_clip, weight_clip)
-  counted_BT = jnp.where(
-      pairs.in_shared_prefix(batch), 0.0, 1.0).astype(logp_BT.dtype) if (
-          mask_shared_prefix) else jnp.ones_like(logp_BT)
-  weighted = pairs.sums(beta * counted_BT * (1 + tilt_BT) * ratio_BT, batch)
+  weight_BT = 1 + tilt_BT
+  counted = batch.replace(
+      mask_BT=batch.mask_BT & ~pairs.in_shared_prefix(batch)) if (
+          mask_shared_prefix) else batch
+  weighted = pairs.sums(beta * weight_BT * ratio_BT, counted)
   loss_BP = -jax.nn.log_sigmoid(weighted.margin_BP)
 
   plain = pairs.sums(beta * ratio_BT, batch)
-  weight_BT = 1 + tilt_BT
-  mean = pairs.means(weight_BT, batch)
-  least_BP, most_BP = pairs.extremes(weight_BT, batch)
-  negative = pairs.means((weight_BT <= 0).astype(logp_BT.dtype), batch)
+  mean = pairs.means(weight_BT, counted)
+  least_BP, most_BP = pairs.extremes(weight_BT, counted)
+  negative = pairs.means((weight_BT <= 0).astype(logp_BT.dtype), counted)
   return pairs.outcome(
       batch, loss_BP, plain, weighted_margin=weighted.margin_BP,
       weighted_accuracy=(weighted.margin_BP > 0).astype(logp_BT.dtype),

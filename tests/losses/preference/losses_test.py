@@ -356,6 +356,26 @@ class GuideTest(parameterized.TestCase):
     found = np.asarray(pairs.in_shared_prefix(other))[0]
     np.testing.assert_array_equal(found, [1, 0, 0, 0, 1, 0, 0, 0])
 
+  def test_weights_that_are_masked_are_not_reported(self):
+    # Of pair 0 the first tokens are alike. Weights behind them: .975, 1.15,
+    # 1.025 and .975, 1.15; log-ratios .3, .7, -.1 and -.2, .3.
+    logp_BT, batch = golden.pair(0, np.float32)
+    guide_BT = batch.guide_logp_BT.at[0, 0].add(-9.0)  # not positive there
+    batch = batch.replace(
+        tokens_BT=jnp.asarray([[5, 6, 7, 8, 5, 9, 9, 0]], jnp.int32),
+        guide_logp_BT=guide_BT)
+    want = dict(guide_weight_chosen=1.05, guide_weight_rejected=1.0625,
+                guide_weight_least=.975, guide_weight_most=1.15,
+                guide_not_positive=0.0, weighted_margin=.5 * (.995 - .15))
+    found = get('tgdpo', mask_shared_prefix=True)(logp_BT, batch)[1]
+    self.assertEqual({name: round(float(found[name]), 5) for name in want},
+                     want)
+    plain = get('tgdpo')(logp_BT, batch)[1]
+    for name in ('reward_chosen', 'reward_rejected'):  # DPO's, of all tokens
+      self.assertEqual(float(found[name]), float(plain[name]))
+    self.assertEqual(float(plain['guide_not_positive']), 1 / 4 / 2)
+    self.assertAlmostEqual(float(plain['guide_weight_most']), 1.225, places=5)
+
   def test_no_guide_is_refused(self):
     logp_BT, batch = golden.random()
     with self.assertRaisesRegex(ValueError, 'guide, got none'):
