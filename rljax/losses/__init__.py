@@ -1,7 +1,8 @@
 """Objectives by name. A folder is a signature, a file in it is an objective.
 
 `get` imports `rljax.losses.<family>.<name>` and binds hyper-parameters to its
-`loss`. Adding an objective is adding a file: nothing here changes.
+`loss`. Adding an objective is adding a file: nothing here changes. A family
+whose hyper-parameters have ranges has a `check` of them in its own `__init__`.
 """
 from __future__ import annotations
 
@@ -58,6 +59,9 @@ def get(family: str, name: str, **hparams: Any) -> Objective:
     raise ValueError(
         f'Expected a value for {", ".join(missing)} of {family} loss {name!r}, '
         f'got {sorted(hparams)}. Add the missing ones to the config.')
+  package = importlib.import_module(f'{__name__}.{family}')
+  if hasattr(package, 'check'):
+    package.check(name, bound)
   return Objective(
       name=name,
       token_weights=getattr(module, 'token_weights', None),

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from rljax import losses
+from rljax.losses import preference
 from rljax.losses.preference import dpo
 from rljax.ops import pairs
 from tests.losses.preference import contract
+from tests.losses.preference import golden
 
 
 class ContractTest(parameterized.TestCase):
@@ -20,6 +22,49 @@ class ContractTest(parameterized.TestCase):
   def test_preference_loss_keeps(self, name, check):
     contract.CHECKS[check](
         importlib.import_module(f'rljax.losses.preference.{name}'))
+
+
+# Each loss that has one of these says in which range it is.
+_OWN_RANGE = {'divergence', 'form', 'label_smoothing', 'length'}
+_ANY_SIGN = {'alpha', 'gamma'}
+
+
+class RangesTest(parameterized.TestCase):
+
+  def numbers(self, name):
+    """The hyper-parameters that are no switches."""
+    return {key for key, value in losses.get('preference', name).hparams.items()
+            if not isinstance(value, bool)}
+
+  @parameterized.parameters(*losses.names('preference'))
+  def test_no_number_of_a_loss_is_without_a_range(self, name):
+    ranges = [set(preference.POSITIVE), set(preference.NOT_NEGATIVE),
+              _OWN_RANGE, _ANY_SIGN]
+    for key in self.numbers(name):
+      self.assertEqual(sum(key in one for one in ranges), 1, key)
+
+  @parameterized.parameters(*losses.names('preference'))
+  def test_numbers_out_of_range_are_refused_when_bound(self, name):
+    for key in self.numbers(name) - _OWN_RANGE - _ANY_SIGN:
+      positive = key in preference.POSITIVE
+      bad = (-0.1, -5, float('nan'), float('inf'), '0.1')
+      bad += (0, 0.0) if positive else ()
+      bad += () if key in preference.OPTIONAL else (None,)
+      for value in bad:
+        with self.subTest(f'{key}={value}'), self.assertRaisesRegex(
+            ValueError, f'Expected {key} .* of the preference loss {name!r}, '
+            f'got {value!r}. Correct config.loss'):
+          losses.get('preference', name, **{key: value})
+      self.assertEqual(losses.get('preference', name, **{
+          key: 0.1 if positive else 0.0}).name, name)
+
+  @parameterized.parameters(('simpo', 'gamma'), ('tgdpo', 'alpha'),
+                            ('tdpo', 'alpha'))
+  def test_other_numbers_may_be_0_or_negative(self, name, key):
+    for value in (0.0, -0.5):
+      batch = golden.random()
+      loss, _ = losses.get('preference', name, **{key: value}).loss(*batch)
+      self.assertTrue(jnp.isfinite(loss))
 
 
 def module(loss, reads=('ref_logp_BT',), doc='A loss.'):
