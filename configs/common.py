@@ -189,7 +189,8 @@ def pairs(source: dict, max_prompt_length: int, max_response_length: int,
           examples_per_step: int) -> dict:
   """A data section of pairs: both responses are cut to one length.
 
-  `ends=False` is for parts of answers, which no stop token ends.
+  `ends=False` is for parts of answers, which no stop token ends: Step-DPO reads
+  a file of the form 'steps' so.
   """
   return dict(source=source, domains=config_dict.placeholder(tuple),
               max_prompt_length=max_prompt_length,

@@ -163,8 +163,13 @@ def check_form(trained: str, form: str | None):
   """Refuses lines whose order is no label where labels are learnt.
 
   Raises:
-    ValueError: unlabeled responses but for pre-training, or lists for a judge.
+    ValueError: unlabeled responses but for pre-training, lists for a judge, or
+      steps, which are no responses.
   """
+  if form == 'steps':
+    raise ValueError(
+        "Expected lines with whole responses, got data.source.form='steps'. "
+        'Train a policy on them, with experiments.train_preference.')
   unfit = {'scores': ('unlabeled',), 'judge': preference.LISTS}
   if form in unfit.get(trained, ()):
     raise ValueError(

@@ -3,12 +3,15 @@ r"""Preferences from local files: which of two responses was chosen.
 Records are dictionaries:
 
   pair    id, prompt, chosen, rejected, margin, domain, file_line
+  step    a pair with `steps`, the text with which its answer begins, or ''
   list    id, prompt, responses, domain, file_line
 
 A prompt is a list of messages, a response the text of the assistant's next
 message. A list has its responses best first (Plackett-Luce), or is two of which
 nobody has said which is better. A margin is by how much the chosen one is
-better, in whatever unit the file has; None where it does not say.
+better, in whatever unit the file has; None where it does not say. A step goes
+on where the turn of the assistant breaks off, with no sign in between; it has
+no stop token (`data.ends=False`). Steps of one question are held out together.
 
 | form | a line |
 |---|---|
@@ -17,6 +20,7 @@ better, in whatever unit the file has; None where it does not say.
 | ultrafeedback_raw | instruction; completions, each with a score |
 | reward_bench | prompt, chosen, rejected, subset, id |
 | jsonl | prompt (text or messages), chosen, rejected, id, margin, domain |
+| steps | as jsonl; the prompt may end with a turn of the assistant |
 | ranked | prompt, responses best first, id, domain |
 | unlabeled | prompt, two responses, id, domain |
 

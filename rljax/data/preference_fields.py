@@ -19,8 +19,19 @@ def prompt(value, field, where) -> list[Row]:
   if found[-1]['role'] == 'assistant':
     raise ValueError(
         f'Expected the field {field!r} of {where} to end before a turn of the '
-        'assistant, got one at its end; move it into the responses.')
+        'assistant, got one at its end; move it into the responses, or read '
+        "the file as 'steps'.")
   return found
+
+
+def begun(value, field, where) -> tuple[str | list[Row], str]:
+  """A prompt without the turn of the assistant that it ends with, and that."""
+  if isinstance(value, str):
+    return value, ''
+  found = messages(value, field, where)
+  if found[-1]['role'] != 'assistant':
+    return found, ''
+  return found[:-1], found[-1]['content']
 
 
 def response(row, field, where) -> str:

@@ -132,6 +132,13 @@ def jsonl(row: Row, where: str, options: Options) -> Row:
   return record | fields.own_id(row, where)
 
 
+def steps(row: Row, where: str, options: Options) -> Row:
+  """The next step, right or wrong, of an answer that the prompt begins."""
+  fields.check_has(row, 'prompt', where)
+  prompt, begun = fields.begun(row['prompt'], 'prompt', where)
+  return jsonl(row | {'prompt': prompt}, where, options) | {'steps': begun}
+
+
 def ranked(row: Row, where: str, options: Options) -> Row:
   """A list of responses, best first."""
   del options
@@ -150,8 +157,8 @@ def unlabeled(row: Row, where: str, options: Options) -> Row:
 
 
 PARSERS = {parser.__name__: parser for parser in (
-    hh_rlhf, ultrafeedback, ultrafeedback_raw, reward_bench, jsonl, ranked,
-    unlabeled)}
+    hh_rlhf, ultrafeedback, ultrafeedback_raw, reward_bench, jsonl, steps,
+    ranked, unlabeled)}
 
 
 def _pair(prompt, chosen, rejected, margin, domain) -> Row:

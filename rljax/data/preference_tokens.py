@@ -4,7 +4,8 @@ Prompt and response are rendered together by the chat template, and the prompt
 alone; the one must begin with the other, else the model would be asked for
 tokens that it never predicts from this prompt. A response ends with one stop
 token, which is learnt; what a template writes behind it is left out, since
-nothing is generated there.
+nothing is generated there. A step of an answer has none: the prompt goes up to
+the end of the steps before it.
 
 A pair that does not fit is cut at the end of its responses, both to the same
 number of tokens, so that length cannot say which was chosen. A prompt is never
@@ -52,6 +53,7 @@ def prompt_and_response(
     prompt: Sequence[Message],
     response: str,
     *,
+    steps: str = '',
     ends: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Token ids, int32, of a prompt up to where the answer begins, and of it.
@@ -60,15 +62,26 @@ def prompt_and_response(
     tokenizer: with a chat template.
     prompt: messages.
     response: of the assistant.
+    steps: with which its answer has begun; they are of the prompt.
     ends: False for a part of an answer, a step: no stop token is added.
 
   Raises:
     ValueError: the template writes another prompt once there is an answer,
-      doubles its start token, or ends an answer without a stop token.
+      doubles its start token, or ends an answer without a stop token; or steps
+      before an answer that ends.
   """
-  before = chat.render(tokenizer, prompt, add_generation_prompt=True)
-  whole = chat.render(tokenizer, [*prompt, {'role': 'assistant',
-                                            'content': response}], False)
+  if steps and ends:
+    raise ValueError(
+        f'Expected a response that does not end behind the steps of an answer, '
+        f'got the steps {steps[:40]!r} and a stop token to be learnt. Set '
+        'data.ends=False.')
+  if steps:
+    before = np.concatenate(
+        prompt_and_response(tokenizer, prompt, steps, ends=False))
+  else:
+    before = chat.render(tokenizer, prompt, add_generation_prompt=True)
+  whole = chat.render(tokenizer, [*prompt, {
+      'role': 'assistant', 'content': steps + response}], False)
   _check_start(tokenizer, before)
   if len(whole) <= len(before) or not np.array_equal(
       before, whole[:len(before)]):
@@ -96,10 +109,11 @@ def prompt_and_response(
 def tokenize(tokenizer: Tokenizer, record: Record, *,
              ends: bool = True) -> TokenPair:
   """A pair's tokens, uncut; every response token counts."""
-  prompt, chosen = prompt_and_response(
-      tokenizer, record['prompt'], record['chosen'], ends=ends)
-  _, rejected = prompt_and_response(
-      tokenizer, record['prompt'], record['rejected'], ends=ends)
+  steps = record['steps'] if 'steps' in record else ''
+  (prompt, chosen), (_, rejected) = (
+      prompt_and_response(tokenizer, record['prompt'], record[side],
+                          steps=steps, ends=ends)
+      for side in ('chosen', 'rejected'))
   return TokenPair(record['id'], prompt, chosen, rejected,
                    np.ones(len(chosen), bool), np.ones(len(rejected), bool),
                    record['margin'], record['domain'])

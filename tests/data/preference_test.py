@@ -128,6 +128,31 @@ class FormsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, text):
       self.read(form, LINES[form], LINES[form] | change, unfit='drop')
 
+  def test_a_step_begins_where_the_prompt_breaks_off(self):
+    row = LINES['jsonl'] | {'prompt': [USER, SAYS('So ')]}
+    (record,) = self.read('steps', row).records
+    self.assertEqual((record['prompt'], record['steps']), ([USER], 'So '))
+    self.assertEqual((record['chosen'], record['margin']), ('Yes.', 2.5))
+    for prompt in ('Hi', [USER]):  # the first step
+      (record,) = self.read('steps', row | {'prompt': prompt}).records
+      self.assertEqual((record['prompt'], record['steps']), ([USER], ''))
+    for prompt in ([SAYS('So ')], [USER, SAYS('So'), SAYS(' so ')], '', 3):
+      with self.assertRaisesRegex(ValueError, "field 'prompt' of .*line 1"):
+        self.read('steps', row | {'prompt': prompt})
+    with self.assertRaisesRegex(ValueError, "end before a turn.*as 'steps'"):
+      self.read('jsonl', row)
+
+  def test_steps_of_one_question_are_held_out_together(self):
+    rows = [LINES['jsonl'] | {'prompt': [
+        {'role': 'user', 'content': f'Hi {i}'}, SAYS('So')]}
+            for i in range(8)]
+    rows += [row | {'prompt': [row['prompt'][0], SAYS('Or')]} for row in rows]
+    parts = preference.split(self.read('steps', *rows).records, test_size=3)
+    asked = [{preference.prompt_key(record) for record in parts[name]}
+             for name in ('train', 'test')]
+    self.assertEqual([len(keys) for keys in asked], [5, 3])
+    self.assertNoCommonElements(*asked)
+
   def test_a_missing_field_an_id_twice_and_nothing_left_are_refused(self):
     with self.assertRaisesRegex(ValueError, "field 'rejected' in .*line 1"):
       self.read('jsonl', {'prompt': 'Hi', 'chosen': 'Yes.'})

@@ -40,6 +40,45 @@ class BoundaryTest(parameterized.TestCase):
     pair = tokens_lib.tokenize(BYTE, record(), ends=False)
     self.assertEqual(bytes(pair.chosen.tolist()), b'Yes.')
 
+  def test_the_steps_before_a_step_are_of_the_prompt(self):
+    step = record('ok', 'no') | {'steps': 'a=1;'}
+    pair = tokens_lib.tokenize(BYTE, step, ends=False)
+    # <bos> <user> H i <eos> <assistant> a = 1 ;, and no <eos> behind either.
+    self.assertEqual(pair.prompt.tolist(),
+                     [257, 260, 72, 105, 258, 261, *b'a=1;'])
+    self.assertEqual(pair.chosen.tolist(), [*b'ok'])
+    self.assertEqual(pair.rejected.tolist(), [*b'no'])
+    self.assertEqual(pair.prompt.dtype, np.int32)
+    first = tokens_lib.tokenize(BYTE, step | {'steps': ''}, ends=False)
+    self.assertEqual(first.prompt.tolist(), [257, 260, 72, 105, 258, 261])
+
+  @parameterized.parameters(
+      huggingface.CHATML, huggingface.TAGGED,
+      huggingface.CHATML.replace('<|im_end|>', '<|im_end|><|im_end|>', 1))
+  def test_steps_go_on_under_a_template(self, template):
+    tokenizer = self.hugging_face(template)
+    steps, next_step = 'What is 2 + 3?\n', 'the sum'
+    prompt, answer = tokens_lib.prompt_and_response(
+        tokenizer, ASK, next_step, steps=steps, ends=False)
+    before, whole = tokens_lib.prompt_and_response(
+        tokenizer, ASK, steps + next_step, ends=False)
+    np.testing.assert_array_equal(np.concatenate([prompt, answer]),
+                                  np.concatenate([before, whole]))
+    self.assertEqual(tokenizer.decode(answer), next_step)
+    self.assertEqual(tokenizer.decode(prompt[len(before):]), steps)
+    self.assertNoCommonElements(answer.tolist(), tokenizer.stop_ids)
+    self.assertNoCommonElements(prompt[len(before):].tolist(),
+                                tokenizer.stop_ids)
+
+  def test_steps_that_the_next_one_changes_or_that_end_are_refused(self):
+    tokenizer = self.hugging_face(huggingface.CHATML)
+    with self.assertRaisesRegex(ValueError, 'to be the beginning of prompt'):
+      # One word, which the tokenizer has whole.
+      tokens_lib.prompt_and_response(tokenizer, ASK, 'er', steps='us',
+                                     ends=False)
+    with self.assertRaisesRegex(ValueError, "got the steps 'a=1;'.*ends=False"):
+      tokens_lib.tokenize(BYTE, record() | {'steps': 'a=1;'})
+
   @parameterized.parameters(
       huggingface.CHATML, huggingface.TAGGED,
       huggingface.CHATML.replace('<|im_end|>', '<|im_end|><|im_end|>', 1))

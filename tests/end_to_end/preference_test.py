@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import common
 from configs.preference import dpo_tiny
 from configs.preference import tgdpo_tiny
 from experiments import train_preference
@@ -122,6 +123,26 @@ class PreferenceTest(absltest.TestCase):
         self.run_script(f'{name}_early', early)
         self.run_script(f'{name}_early', config)
         self.assert_same_end(f'{name}_early', name)
+
+  def test_steps_of_answers(self):
+    says = lambda who, text: {'role': who, 'content': text}
+    rows = [{'prompt': [says('user', f'{i} + 1 + 1?'),
+                        says('assistant', f'{i} + 1 = {i + 1}; ')],
+             'chosen': f'{i + 1} + 1 = {i + 2}', 'rejected': f'{i + 1} + 1 = 0'}
+            for i in range(20)]
+    path = self.folder / 'steps.jsonl'
+    path.write_text('\n'.join(json.dumps(row) for row in rows))
+    config = self.config(num_steps=2)
+    with config.unlocked():
+      config.data.source = common.preference_file(str(path), 'steps', 4)
+    with self.assertRaisesRegex(ValueError, 'Set data.ends=False'):
+      self.run_script('ends', config)
+    config.data.ends = False
+    _, lines, _ = self.run_script('steps', config)
+    self.assertAlmostEqual(lines[0]['loss'], math.log(2), delta=1e-6)
+    report = json.loads((self.folder / 'steps' / 'report.json').read_text())
+    self.assertEqual(report['data']['train']['pairs'], 16)
+    self.assertEqual(report['held_out']['before']['pairs'], 4)
 
   def check_report(self, report):
     self.assertEqual(report['data']['train']['pairs'], 60)

@@ -12,8 +12,9 @@ response by α (length-desensitised). `nll_coef` adds -a log π(w) / |w|.
 `divergence` takes another one than KL(π ‖ π_ref) from the reference: ρ becomes
 f'(e^ρ), but for a constant.
 
-Step-DPO is this loss on other pairs: the prompt holds the steps that are right,
-a response is the next one, right or wrong, without a token that ends the text.
+Step-DPO is this loss on other pairs (`data.preference`, form 'steps', and
+`data.ends=False`): the prompt holds the steps that are right, a response is the
+next one, right or wrong, without a token that ends the text.
 
 Reference: DPO (arXiv 2305.18290), eq. 7; robust: arXiv 2403.00409; α: LD-DPO
 (arXiv 2409.06411); a: R-DPO (arXiv 2403.19159); divergences: f-DPO (arXiv

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import losses
+from rljax.data import preference_tokens
+from rljax.data import tokenizer
 from rljax.ops import pairs
+from rljax.packing import pairs as packing
 from tests.losses.preference import golden
 
 NAMES = losses.names('preference')
@@ -274,6 +277,35 @@ class TdpoTest(parameterized.TestCase):
     self.assertAlmostEqual(float(metrics['reward_chosen']), .5 * 1.4, places=5)
     self.assertAlmostEqual(float(metrics['reward_rejected']), .5 * -.2,
                            places=5)
+
+
+class StepTest(parameterized.TestCase):
+
+  @parameterized.parameters(('sum', True), ('mean', False))
+  def test_steps_cancel_where_both_responses_begin_with_them(self, length,
+                                                             same):
+    ask = [{'role': 'user', 'content': 'Hi'}]
+    steps = {'id': 'a', 'prompt': ask, 'steps': '1+1=2;', 'chosen': ' 2+3=5',
+             'rejected': ' 2+3=', 'margin': None, 'domain': ''}
+    whole = steps | {'steps': '', **{
+        side: steps['steps'] + steps[side] for side in ('chosen', 'rejected')}}
+    found = [self.loss(record, length) for record in (steps, whole)]
+    self.assertEqual(abs(found[0] - found[1]) < 1e-5, same, found)
+
+  def loss(self, record, length):
+    """DPO's, of a policy and a reference that look back one token."""
+    pair = preference_tokens.tokenize(
+        tokenizer.ByteTokenizer(), record, ends=False)
+    batch, _ = packing.pack_pairs([pair], num_rows=1, row_length=64,
+                                  pairs_per_row=1)
+    policy_VV, reference_VV = -np.random.default_rng(0).exponential(
+        size=(2, 272, 272)).astype(np.float32)
+    before_BT = np.roll(batch.tokens_BT, 1, axis=1)
+    batch = batch.replace(ref_logp_BT=reference_VV[before_BT, batch.tokens_BT])
+    loss, _ = get('dpo', length=length)(
+        jnp.asarray(policy_VV[before_BT, batch.tokens_BT]), batch)
+    self.assertGreater(abs(float(loss) - math.log(2)), 0.01)
+    return float(loss)
 
 
 class SumsTest(parameterized.TestCase):
