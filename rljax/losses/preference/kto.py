@@ -1,13 +1,15 @@
-"""Each response by itself against where the policy is: a label, not a pair.
+"""Each response by itself against where the policy is: by its label alone.
 
   chosen    L = λ_D (1 - σ(β (ρ_w - z)))
   rejected  L = λ_U (1 - σ(β (z - ρ_l))),  z = max(0, mean of ρ over mismatched
                                                    prompts and responses)
 
-A pair counts as the mean over its sides; a side without a token is not there,
-so that an example with one label is a pair of one side. z is an estimate of
-KL(policy ‖ reference) on the whole step (`pairs.mismatched_kl`), a constant
-that all rows carry: micro-batches cannot change it.
+A pair counts as the mean over its sides; a side without a token is not there.
+Only pairs are trained on, as many responses of either label: no form of
+`data.preference` has lines of one label, and `packing.pairs` refuses a pair of
+one side. z is an estimate of KL(policy ‖ reference) on the whole step
+(`pairs.mismatched_kl`), a constant that all rows carry: micro-batches cannot
+change it.
 
 Reference: KTO (arXiv 2402.01306), eqs. 7 and 8, where λ makes up for classes of
 unequal size: λ_D n_D / (λ_U n_U) within 1 to 4/3.
