@@ -53,11 +53,11 @@ class Pieces(NamedTuple):
 def run(config, workdir: str) -> states.TrainState:
   """Builds the pieces, trains, and measures before and after."""
   job = launch.start(config, workdir, 'preference')
-  layout = preference_pairs.make_layout(config, job)
+  objective = losses.get('preference', **config.loss)
+  layout = preference_pairs.make_layout(config, job, objective.one_sided)
   config = run_folder.claim(config, job.workdir)
   keys = states.named_keys(config.seed, 'init', 'update')
   optimizer = optimizers.make_optimizer(**config.optimizer)
-  objective = losses.get('preference', **config.loss)
   data = preference_pairs.open_data(config, job)
 
   with (logging.CompilationCounter() as counter,
@@ -107,7 +107,7 @@ def build(config, job, layout, data, objective, optimizer,
       config, job, layout, data, objective.reads, forward, score, state.params)
   judge = lambda params: preference_pairs.summary(preference.evaluate(
       data.held_out, config.data.examples_per_step, made.judged, score, by_pair,
-      params), config.seed)
+      params), data.held_out, config.seed)
   update = updates.make_update_fn(
       forwards.compose(forward, loss, **config.regularize),
       optimizer, router_bias_rate=config.router_bias_rate,

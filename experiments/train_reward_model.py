@@ -164,12 +164,13 @@ def check_form(trained: str, form: str | None):
 
   Raises:
     ValueError: unlabeled responses but for pre-training, lists for a judge, or
-      steps, which are no responses.
+      what has no two whole responses.
   """
-  if form == 'steps':
+  if form in ('labels', 'steps'):
     raise ValueError(
-        "Expected lines with whole responses, got data.source.form='steps'. "
-        'Train a policy on them, with experiments.train_preference.')
+        'Expected lines with two whole responses, got '
+        f'data.source.form={form!r}. Train a policy on them, with '
+        'experiments.train_preference.')
   unfit = {'scores': ('unlabeled',), 'judge': preference.LISTS}
   if form in unfit.get(trained, ()):
     raise ValueError(

@@ -208,7 +208,10 @@ class ComparedTexts:
 
 @dataclasses.dataclass(frozen=True)
 class TokenPair:
-  """Token ids (int32) of a pair, and which response tokens enter the loss."""
+  """Token ids (int32) of a pair, and which response tokens enter the loss.
+
+  An example with one label is a pair of which one response has no token.
+  """
   id: str
   prompt: np.ndarray
   chosen: np.ndarray

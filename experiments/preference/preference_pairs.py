@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import functools
 import pathlib
@@ -95,8 +96,9 @@ def make_limits(config, job: launch.Job) -> preference_tokens.Limits:
       prompt_copies=1 if config.packing.share_prompt else 2)
 
 
-def make_layout(config, job: launch.Job) -> preference.Layout:
-  """The shape of a step.
+def make_layout(config, job: launch.Job,
+                one_sided: bool = False) -> preference.Layout:
+  """The shape of a step; `one_sided` is of the loss.
 
   Raises:
     ValueError: rows too few for some draw of pairs.
@@ -111,7 +113,7 @@ def make_layout(config, job: launch.Job) -> preference.Layout:
       num_rows=rows, row_length=config.packing.row_length,
       pairs_per_row=config.packing.pairs_per_row,
       num_microbatches=launch.num_microbatches(config, job.mesh),
-      share_prompt=config.packing.share_prompt)
+      share_prompt=config.packing.share_prompt, one_sided=one_sided)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,22 +190,26 @@ def _scored(config, job, layout, data, name, score, params):
       per_call=config.data.examples_per_step, label=name)
 
 
-def summary(values: Mapping[str, np.ndarray], seed: int) -> dict[str, Any]:
+def summary(values: Mapping[str, np.ndarray], pairs: Sequence[TokenPair],
+            seed: int) -> dict[str, Any]:
   """Means over held-out pairs, with intervals.
 
   Args:
     values: by pair, from `preference.evaluate`.
+    pairs: of them. Where one has a single side, there is nothing that its
+      policy would rather write; its reward is right that has its label's sign.
     seed: of the bootstrap.
   """
   margin_P = np.asarray(values['reward_margin'], np.float64)
   right = lambda x_P: np.where(np.abs(x_P) <= _ROUNDING, 0.5, x_P > 0)
   scores = {
       'reward_accuracy': right(margin_P), 'reward_margin': margin_P,
-      # Without a reference: what the policy itself would rather write.
-      'logp_accuracy': right(values['logp_chosen'] - values['logp_rejected']),
-      'token_logp_accuracy': right(
-          values['token_logp_chosen'] - values['token_logp_rejected']),
       'loss': values['loss']}
+  if all(len(pair.chosen) and len(pair.rejected) for pair in pairs):
+    # Without a reference: what the policy itself would rather write.
+    scores |= {f'{name}_accuracy': right(
+        values[f'{name}_chosen'] - values[f'{name}_rejected'])
+               for name in ('logp', 'token_logp')}
   found = {name: dataclasses.asdict(intervals.bootstrap(x_P, seed=seed))
            for name, x_P in scores.items()}
   return {'pairs': len(margin_P)} | found

@@ -3,6 +3,7 @@ r"""Preferences from local files: which of two responses was chosen.
 Records are dictionaries:
 
   pair    id, prompt, chosen, rejected, margin, domain, file_line
+  label   a pair with one of its responses; '' stands for the other
   step    a pair with `steps`, the text with which its answer begins, or ''
   list    id, prompt, responses, domain, file_line
 
@@ -21,6 +22,7 @@ no stop token (`data.ends=False`). Steps of one question are held out together.
 | reward_bench | prompt, chosen, rejected, subset, id |
 | jsonl | prompt (text or messages), chosen, rejected, id, margin, domain |
 | steps | as jsonl; the prompt may end with a turn of the assistant |
+| labels | prompt, response, label: true for a good one, id, domain |
 | ranked | prompt, responses best first, id, domain |
 | unlabeled | prompt, two responses, id, domain |
 

@@ -139,6 +139,20 @@ def steps(row: Row, where: str, options: Options) -> Row:
   return jsonl(row | {'prompt': prompt}, where, options) | {'steps': begun}
 
 
+def labels(row: Row, where: str, options: Options) -> Row:
+  """One response, and whether it is good: a pair without its other side."""
+  del options
+  fields.check_fields(row, where, ('prompt', 'response', 'label'),
+                      ('id', 'domain'))
+  response = fields.response(row, 'response', where)
+  _check_texts([response], ['response'])
+  sides = ('', response) if not fields.switch(row, 'label', where) else (
+      response, '')
+  return {'prompt': fields.prompt(row['prompt'], 'prompt', where),
+          'chosen': sides[0], 'rejected': sides[1], 'margin': None,
+          'domain': fields.domain(row, where), **fields.own_id(row, where)}
+
+
 def ranked(row: Row, where: str, options: Options) -> Row:
   """A list of responses, best first."""
   del options
@@ -158,7 +172,7 @@ def unlabeled(row: Row, where: str, options: Options) -> Row:
 
 PARSERS = {parser.__name__: parser for parser in (
     hh_rlhf, ultrafeedback, ultrafeedback_raw, reward_bench, jsonl, steps,
-    ranked, unlabeled)}
+    labels, ranked, unlabeled)}
 
 
 def _pair(prompt, chosen, rejected, margin, domain) -> Row:

@@ -110,10 +110,13 @@ def tokenize(tokenizer: Tokenizer, record: Record, *,
              ends: bool = True) -> TokenPair:
   """A pair's tokens, uncut; every response token counts."""
   steps = record['steps'] if 'steps' in record else ''
-  (prompt, chosen), (_, rejected) = (
-      prompt_and_response(tokenizer, record['prompt'], record[side],
-                          steps=steps, ends=ends)
-      for side in ('chosen', 'rejected'))
+  found = {side: prompt_and_response(tokenizer, record['prompt'], record[side],
+                                     steps=steps, ends=ends)
+           for side in ('chosen', 'rejected') if record[side]}
+  prompt = next(iter(found.values()))[0]
+  # A label stands alone: its other side is not there, stop token and all.
+  chosen, rejected = (found[side][1] if side in found else prompt[:0]
+                      for side in ('chosen', 'rejected'))
   return TokenPair(record['id'], prompt, chosen, rejected,
                    np.ones(len(chosen), bool), np.ones(len(rejected), bool),
                    record['margin'], record['domain'])

@@ -26,6 +26,7 @@ class Objective:
   token_weights: Callable[..., Any] | None
   loss: Callable[..., Any]           # on any rows of it; hparams are bound
   reads: tuple[str, ...]             # optional fields of the batch it must find
+  one_sided: bool                    # of pairs: one response alone is enough
   hparams: Mapping[str, Any]         # all keywords of `loss`, with defaults
 
 
@@ -67,6 +68,7 @@ def get(family: str, name: str, **hparams: Any) -> Objective:
       token_weights=getattr(module, 'token_weights', None),
       loss=functools.partial(module.loss, **bound),
       reads=getattr(module, 'READS', ()),
+      one_sided=getattr(module, 'ONE_SIDED', False),
       hparams=types.MappingProxyType(bound),
   )
 

@@ -48,6 +48,7 @@ def pack_pairs(
     pairs_per_row: int,
     num_microbatches: int = 1,
     share_prompt: bool = True,
+    one_sided: bool = False,
 ) -> tuple[PreferenceBatch, tuple[Place, ...]]:
   """Lays the pairs of a step out; their weights are those of the whole step.
 
@@ -58,6 +59,8 @@ def pack_pairs(
     pairs_per_row: the most that a row may hold.
     num_microbatches: into which the rows are split; see `layout`.
     share_prompt: whether a prompt is stored once.
+    one_sided: whether a pair may have one response alone, for a loss that
+      takes each by itself.
 
   Returns:
     The batch, without log-probabilities of a reference or a guide, and where
@@ -67,7 +70,7 @@ def pack_pairs(
     ValueError: a pair that is empty somewhere or does not fit, or more pairs
       than the rows hold.
   """
-  _check(pairs, row_length, pairs_per_row, share_prompt)
+  _check(pairs, row_length, pairs_per_row, share_prompt, one_sided)
   lengths = np.array([stored_length(pair, share_prompt) for pair in pairs])
   rows, offsets = layout.layout(lengths, num_rows, row_length,
                                 num_microbatches, most=pairs_per_row)
@@ -179,7 +182,7 @@ def _mark(pair, own, side, segment, response):
   own['mask_BT'][response] = getattr(pair, f'{side}_mask')
 
 
-def _check(pairs, row_length, pairs_per_row, share_prompt):
+def _check(pairs, row_length, pairs_per_row, share_prompt, one_sided):
   if not pairs or pairs_per_row < 1:
     raise ValueError(
         f'Expected a pair or more in a step and in a row, got {len(pairs)} and '
@@ -187,12 +190,15 @@ def _check(pairs, row_length, pairs_per_row, share_prompt):
   for pair in pairs:
     lengths = {name: len(getattr(pair, name)) for name in (
         'prompt', 'chosen', 'rejected')}
-    if not all(lengths.values()) or not (
-        pair.chosen_mask.any() and pair.rejected_mask.any()):
+    counted = [bool(mask.any()) for mask in (pair.chosen_mask,
+                                             pair.rejected_mask)]
+    alone = one_sided and any(counted) and not (
+        lengths['chosen'] and lengths['rejected'])
+    if not lengths['prompt'] or not (all(counted) or alone):
       raise ValueError(
           'Expected a token or more in prompt and responses, and one that '
           f'counts on either side, got {lengths} in pair {pair.id!r}. Leave '
-          'such pairs out.')
+          'such pairs out, or take a loss of single labels: kto.')
     if stored_length(pair, share_prompt) > row_length:
       raise ValueError(
           f'Expected pairs that fit a row of {row_length}, got '

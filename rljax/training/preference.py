@@ -83,6 +83,7 @@ class Layout:
   pairs_per_row: int
   num_microbatches: int
   share_prompt: bool
+  one_sided: bool = False
 
   def pack(self, pairs: Sequence[TokenPair]):
     """The batch, without frozen log-probabilities, and the places in it."""

@@ -153,6 +153,17 @@ class FormsTest(parameterized.TestCase):
     self.assertEqual([len(keys) for keys in asked], [5, 3])
     self.assertNoCommonElements(*asked)
 
+  def test_a_label_is_a_pair_with_one_side(self):
+    row = {'prompt': 'Hi', 'response': 'Yes.', 'label': True}
+    good, bad = self.read('labels', row, row | {'label': False}).records
+    self.assertEqual((good['chosen'], good['rejected']), ('Yes.', ''))
+    self.assertEqual((bad['chosen'], bad['rejected']), ('', 'Yes.'))
+    self.assertEqual(good['prompt'], [USER])
+    for change, text in (({'label': 1}, "true or false .*'label' of .*got 1"),
+                         ({'response': ' '}, 'expected text in response')):
+      with self.assertRaisesRegex(ValueError, text):
+        self.read('labels', row | change)
+
   def test_a_missing_field_an_id_twice_and_nothing_left_are_refused(self):
     with self.assertRaisesRegex(ValueError, "field 'rejected' in .*line 1"):
       self.read('jsonl', {'prompt': 'Hi', 'chosen': 'Yes.'})

@@ -40,6 +40,19 @@ class BoundaryTest(parameterized.TestCase):
     pair = tokens_lib.tokenize(BYTE, record(), ends=False)
     self.assertEqual(bytes(pair.chosen.tolist()), b'Yes.')
 
+  @parameterized.parameters(('Yes.', ''), ('', 'Yes.'))
+  def test_a_label_has_tokens_on_its_side_alone(self, *texts):
+    (pair,), counts = tokens_lib.tokenize_all(BYTE, [record(*texts)], WIDE)
+    self.assertEqual(counts['pairs'], 1)
+    self.assertEqual(pair.prompt.tolist(), [257, 260, 72, 105, 258, 261])
+    for text, side in zip(texts, ('chosen', 'rejected'), strict=True):
+      tokens = [*text.encode(), 258] if text else []
+      self.assertEqual(getattr(pair, side).tolist(), tokens)
+      self.assertLen(getattr(pair, f'{side}_mask'), len(tokens))
+    tight = dataclasses.replace(WIDE, max_pair_length=6 + 1 + 3)
+    (cut,), _ = tokens_lib.tokenize_all(BYTE, [record(*texts)], tight)
+    self.assertEqual(len(cut.chosen) + len(cut.rejected), 3)
+
   def test_the_steps_before_a_step_are_of_the_prompt(self):
     step = record('ok', 'no') | {'steps': 'a=1;'}
     pair = tokens_lib.tokenize(BYTE, step, ends=False)

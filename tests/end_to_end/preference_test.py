@@ -144,6 +144,26 @@ class PreferenceTest(absltest.TestCase):
     self.assertEqual(report['data']['train']['pairs'], 16)
     self.assertEqual(report['held_out']['before']['pairs'], 4)
 
+  def test_single_labels(self):
+    rows = [{'prompt': f'{i} + 1?', 'label': i % 3 > 0,
+             'response': str(i + 1 if i % 3 else 0)} for i in range(20)]
+    path = self.folder / 'labels.jsonl'
+    path.write_text('\n'.join(json.dumps(row) for row in rows))
+    config = self.config(num_steps=2, loss=dict(name='kto', beta=0.1))
+    with config.unlocked():
+      config.data.source = common.preference_file(str(path), 'labels', 4)
+    _, lines, _ = self.run_script('labels', config)
+    self.assertAlmostEqual(lines[0]['loss'], 0.5, delta=1e-6)
+    self.assertNotAlmostEqual(lines[-1]['loss'], 0.5, delta=1e-4)
+    found = json.loads((self.folder / 'labels' / 'report.json').read_text())
+    self.assertEqual(found['held_out']['before']['pairs'], 4)
+    self.assertIn('reward_accuracy', found['held_out']['after'])
+    # Beside nothing, there is nothing that it would rather write.
+    self.assertNotIn('logp_accuracy', found['held_out']['after'])
+    config.loss = dict(name='dpo', beta=0.1)
+    with self.assertRaisesRegex(ValueError, 'a loss of single labels: kto'):
+      self.run_script('refused', config)
+
   def check_report(self, report):
     self.assertEqual(report['data']['train']['pairs'], 60)
     found = report['held_out']

@@ -130,6 +130,26 @@ class PackTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, message):
       packing.pack_pairs([one], num_rows=1, row_length=10, pairs_per_row=1)
 
+  @parameterized.product(side=('chosen', 'rejected'), share=(True, False))
+  def test_one_response_alone_where_the_loss_allows_it(self, side, share):
+    options = dict(num_rows=1, row_length=12, pairs_per_row=2,
+                   share_prompt=share)
+    sides = dict(chosen=[], rejected=[]) | {side: [5, 6]}
+    one = pair([1, 2], sides['chosen'], sides['rejected'])
+    with self.assertRaisesRegex(ValueError, f"'{side}': 2.* labels: kto"):
+      packing.pack_pairs([one], **options)
+    batch, places = packing.pack_pairs([one], one_sided=True, **options)
+    counted = batch.tokens_BT[batch.mask_BT]
+    self.assertEqual(counted.tolist(), [5, 6])
+    self.assertEqual(set(batch.chosen_BT[batch.mask_BT]), {side == 'chosen'})
+    self.assertEqual(batch.weight_BP.tolist(), [[1.0, 0.0]])
+    (values,) = packing.take(batch.tokens_BT, places)
+    self.assertEqual([x.tolist() for x in values], list(sides.values()))
+    masked = pair([1, 2], [3], [4], chosen_mask=[0])
+    for bad in (pair([1, 2], [], []), pair([], [1], []), masked):
+      with self.assertRaisesRegex(ValueError, 'Expected a token or more'):
+        packing.pack_pairs([bad], one_sided=True, **options)
+
   def test_more_pairs_than_the_rows_may_hold_are_refused(self):
     short = [pair([1], [2], [3], name=str(i)) for i in range(5)]
     options = dict(num_rows=2, row_length=20, num_microbatches=1)

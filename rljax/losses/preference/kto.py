@@ -4,10 +4,11 @@
   rejected  L = λ_U (1 - σ(β (z - ρ_l))),  z = max(0, mean of ρ over mismatched
                                                    prompts and responses)
 
-A pair counts as the mean over its sides; a side without a token is not there.
-Only pairs are trained on, as many responses of either label: no form of
-`data.preference` has lines of one label, and `packing.pairs` refuses a pair of
-one side. z is an estimate of KL(policy ‖ reference) on the whole step
+A pair counts as the mean over its sides; a side without a token is not there,
+so that an example with one label (`data.preference`, form 'labels') is a pair
+of one side, and counts as much as a pair. What is reported of the side that is
+not there is 0: the margin is the reward, its sign turned where the label is
+bad. z is an estimate of KL(policy ‖ reference) on the whole step
 (`pairs.mismatched_kl`), a constant that all rows carry: micro-batches cannot
 change it.
 
@@ -21,6 +22,7 @@ from rljax.ops import pairs
 from rljax.types import PreferenceBatch
 
 READS = ('ref_logp_BT', 'kl_B')
+ONE_SIDED = True
 
 
 def loss(

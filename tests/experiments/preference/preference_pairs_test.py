@@ -74,9 +74,10 @@ class FormsTest(parameterized.TestCase):
     self.assertLen(lengths, 12)
     self.assertEqual(max(lengths), config.packing.row_length)
 
-  def test_steps_are_for_policies_alone(self):
-    with self.assertRaisesRegex(ValueError, "whole responses, got .*'steps'"):
-      train_reward_model.check_form('scores', 'steps')
+  @parameterized.parameters('steps', 'labels')
+  def test_what_is_not_two_responses_is_for_policies_alone(self, form):
+    with self.assertRaisesRegex(ValueError, f"two whole .* got .*'{form}'"):
+      train_reward_model.check_form('scores', form)
 
   @parameterized.parameters(*_LISTS)
   def test_lists_for_reward_models_alone(self, form):

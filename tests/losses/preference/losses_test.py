@@ -219,6 +219,17 @@ class KtoTest(parameterized.TestCase):
     grad = np.asarray(jax.grad(run)(logp_BT))
     np.testing.assert_array_equal(grad != 0, alone.mask_BT)
 
+  def test_labels_of_both_sides_are_a_pair(self):
+    logp_BT, batch = golden.random()
+    side = lambda chosen: get('kto')(logp_BT, batch.replace(
+        mask_BT=batch.mask_BT & (batch.chosen_BT == chosen)))[0]
+    np.testing.assert_allclose((side(True) + side(False)) / 2,
+                               get('kto')(logp_BT, batch)[0], rtol=1e-6)
+
+  def test_it_alone_takes_one_response(self):
+    self.assertEqual([name for name in NAMES if losses.get(
+        'preference', name).one_sided], ['kto'])
+
   def test_a_larger_divergence_asks_more_of_chosen_and_less_of_rejected(self):
     logp_BT, batch = golden.pair(0, np.float32)
     def loss(z, chosen):
