@@ -50,9 +50,15 @@ class StepTest(absltest.TestCase):
     for newest in (7, 12):
       (folder / 'checkpoints' / str(newest)).mkdir(parents=True)
       self.assertEqual(make_pairs.claim(config, folder).init.step, 7)
+    with self.subTest('while nothing is sampled, another request may come'):
+      other = config.copy_and_resolve_references()
+      other.seed = 3
+      self.assertEqual(make_pairs.claim(other, folder).init.step, 12)
+    make_pairs.claim(config, folder)
+    (folder / 'groups.jsonl').write_text('')
     # Samples of the one are not mixed with those of another.
-    config.init.step = 12
-    with self.assertRaisesRegex(ValueError, 'init.step: there 7, now 12'):
+    config.init.step = 7
+    with self.assertRaisesRegex(ValueError, 'init.step: there 12, now 7'):
       make_pairs.claim(config, folder)
 
 
