@@ -144,7 +144,11 @@ def pick(graded: responses.Graded, p: int) -> dict[str, Any]:
                       + (values == values.min()).sum() - 2)
   if not all(text.strip() for text in texts.values()):
     return found | {'outcome': 'empty_response'}
-  return found | {'outcome': 'pair', 'pair': texts | {
+  # What the limit has cut off did not end: no stop is to be learnt there.
+  stopped_G = graded.rollout.stopped_PG[p]
+  ends = {f'{side}_ends': bool(stopped_G[g])
+          for side, g in (('chosen', best), ('rejected', worst))}
+  return found | {'outcome': 'pair', 'pair': texts | ends | {
       'prompt': record['prompt'], 'id': record['id'],
       'domain': record['domain'], 'score_chosen': float(reward_G[best]),
       'score_rejected': float(reward_G[worst])}}

@@ -2,13 +2,15 @@ r"""Preferences from local files: which of two responses was chosen.
 
 Records are dictionaries:
 
-  pair    id, prompt, chosen, rejected, margin, domain, file_line
+  pair    id, prompt, chosen, rejected, margin, domain, file_line; and, where
+          the file says so, chosen_ends, rejected_ends
   list    id, prompt, responses, domain, file_line
 
 A prompt is a list of messages, a response the text of the assistant's next
 message. A list has its responses best first (Plackett-Luce), or is two of which
 nobody has said which is better. A margin is by how much the chosen one is
-better, in whatever unit the file has; None where it does not say.
+better, in whatever unit the file has; None where it does not say. A response
+that was cut off does not end: no stop token is learnt behind it.
 
 | form | a line |
 |---|---|

@@ -102,6 +102,13 @@ def number(row, field, where) -> float:
   return float(value)
 
 
+def flag(row, field, where) -> bool:
+  if not isinstance(row[field], bool):
+    raise ValueError(f'Expected true or false in the field {field!r} of '
+                     f'{where}, got {row[field]!r}; correct the line.')
+  return row[field]
+
+
 def domain(row, where) -> str:
   return text(row, 'domain', where) if 'domain' in row else 'preference'
 

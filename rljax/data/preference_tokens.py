@@ -20,6 +20,7 @@ import hashlib
 import numpy as np
 
 from rljax.data import chat
+from rljax.data import preference_forms as forms
 from rljax.data.preference import Record
 from rljax.data.tokenizer import HuggingFaceTokenizer
 from rljax.data.tokenizer import Message
@@ -96,10 +97,10 @@ def prompt_and_response(
 def tokenize(tokenizer: Tokenizer, record: Record, *,
              ends: bool = True) -> TokenPair:
   """A pair's tokens, uncut; every response token counts."""
-  prompt, chosen = prompt_and_response(
-      tokenizer, record['prompt'], record['chosen'], ends=ends)
-  _, rejected = prompt_and_response(
-      tokenizer, record['prompt'], record['rejected'], ends=ends)
+  (prompt, chosen), (_, rejected) = (
+      prompt_and_response(tokenizer, record['prompt'], record[side],
+                          ends=ends and record.get(field, True))
+      for side, field in forms.ENDS.items())
   return TokenPair(record['id'], prompt, chosen, rejected,
                    np.ones(len(chosen), bool), np.ones(len(rejected), bool),
                    record['margin'], record['domain'])
