@@ -99,6 +99,13 @@ def check(config, model=None):
     raise ValueError(
         "Expected asked.base_url and asked.model with asked.name='server', got "
         f'{options.base_url!r} and {options.model!r}. Give both.')
+  if config.benchmarks.vl_reward_bench and (
+      model is not None or options.name != 'recorded'):
+    who = repr(options.name) if model is None else f'the model {model.name!r}'
+    raise ValueError(
+        "Expected asked.name='recorded' with vl_reward_bench, whose images "
+        f'nobody can be shown here yet, got {who}. Record the answers of a '
+        'model elsewhere, or leave the benchmark out.')
   if config.num_votes < 1 or config.chunk < 1:
     raise ValueError('Expected num_votes >= 1 and chunk >= 1, got '
                      f'{config.num_votes} and {config.chunk}.')

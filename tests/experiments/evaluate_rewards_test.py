@@ -19,6 +19,7 @@ from tests import configs_test
 
 _SUBSETS = ('alpacaeval-easy', 'llmbar-natural', 'donotanswer', 'math-prm')
 _SOURCES = ('mmlu-pro-law', 'livebench-math', 'livecodebench')
+_OF_TEXT = [name for name in files.READERS if name != 'vl_reward_bench']
 
 
 def text(quality, length=3):
@@ -84,7 +85,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
 
   def config(self, *names, **changes):
     config = rewards_mini.get_config()
-    for name in names or files.READERS:
+    for name in names:
       path = self.folder / f'{name}.jsonl'
       path.write_text(''.join(json.dumps(row) + '\n' for row in rows(name)))
       config.benchmarks[name] = str(path)
@@ -95,9 +96,18 @@ class EvaluateRewardsTest(parameterized.TestCase):
     return evaluate_rewards.run(self.config(*names, **changes),
                                 str(self.folder / workdir), model)
 
+  def recorded(self, model, *names):
+    """What is measured of answers that somebody else has asked for."""
+    config, path = self.config(*names), self.folder / f'{model.name}.jsonl'
+    for name in names:
+      answers_lib.ask(
+          model, name, files.read(name, config.benchmarks[name]), path,
+          num_votes=config.num_votes, seed=0, chunk=9, ranking=config.ranking)
+    return self.run_it(None, *names, asked=dict(path=str(path)))
+
   def test_a_scalar_model_on_all_benchmarks(self):
     model, _ = scalar()
-    found = self.run_it(model)
+    found = self.run_it(model, *_OF_TEXT)
     of = lambda name, rule, average: found[name]['scores'][rule][average][
         'estimate']
     self.assertEqual(of('reward_bench', 'official', 'overall'), 1.0)
@@ -123,7 +133,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
 
   def test_a_judge_that_always_takes_the_first(self):
     found = self.run_it(judge(lambda a, b, call: 1.0), 'judge_bench',
-                        'reward_bench', 'rm_bench', 'vl_reward_bench')
+                        'reward_bench', 'rm_bench')
     scores = found['judge_bench']['scores']
     for rule in ('official', 'both orders right', 'swap average'):
       self.assertEqual(scores[rule]['micro']['estimate'], 0.0)
@@ -153,9 +163,9 @@ class EvaluateRewardsTest(parameterized.TestCase):
     self.assertGreater(found['best_of_n']['curve']['ties'], 0.5)
 
   def test_missing_verdicts_are_counted_both_ways(self):
-    found = self.run_it(judge(
+    found = self.recorded(judge(
         lambda a, b, call: np.nan if call == 4 else float(a > b)),
-                        'vl_reward_bench')['vl_reward_bench']
+                          'vl_reward_bench')['vl_reward_bench']
     self.assertEqual(found['counts']['unparsed'], 4)
     self.assertIsNone(found['scores']['official, k=5']['micro'])  # all left out
     self.assertEqual(found['scores']['strict, k=5']['micro']['estimate'], 1.0)
@@ -224,12 +234,27 @@ class EvaluateRewardsTest(parameterized.TestCase):
 
   def test_recorded_answers_are_those_of_the_run(self):
     made = judge(lambda a, b, call: 0.5 + 0.4 * np.sign(a - b))
-    asked = self.run_it(made, 'judge_bench', 'vl_reward_bench')
-    config = self.config('judge_bench', 'vl_reward_bench')
-    with config.unlocked():
-      config.asked.path = str(self.folder / 'run' / 'answers.jsonl')
-    self.assertEqual(
-        evaluate_rewards.run(config, str(self.folder / 'again')), asked)
+    asked = self.run_it(made, 'judge_bench', 'rm_bench')
+    self.assertEqual(self.run_it(
+        None, 'judge_bench', 'rm_bench', workdir='again', asked=dict(
+            path=str(self.folder / 'run' / 'answers.jsonl'))), asked)
+
+  def test_nobody_is_asked_about_an_image_without_being_shown_it(self):
+    model, calls = scalar()
+    with self.assertRaisesRegex(
+        ValueError, "vl_reward_bench.*'scalar'.*Record"):
+      self.run_it(model, 'vl_reward_bench')
+    self.assertEmpty(calls)
+    for name in ('trained', 'server'):
+      config = self.config('vl_reward_bench', asked=dict(
+          name=name, path='run', base_url='http://localhost:1/v1', model='m'))
+      with self.assertRaisesRegex(
+          ValueError, f"asked.name='recorded'.*got '{name}'.*Record"):
+        evaluate_rewards.check(config)
+    with self.subTest('recorded answers are measured'):
+      found = self.recorded(model, 'vl_reward_bench')['vl_reward_bench']
+      self.assertEqual(
+          found['scores']['official, k=1']['micro']['estimate'], 1.0)
 
   def test_two_models_on_the_same_items(self):
     good, _ = scalar()
