@@ -1,6 +1,8 @@
 """All benchmarks in one command, with scores, verdicts and probabilities."""
 import json
 import pathlib
+import string
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -13,6 +15,7 @@ from experiments import train_reward_model
 from experiments.evaluation import evaluate_rewards_answers as answers_lib
 from experiments.evaluation import evaluate_rewards_measures as measures
 from experiments.evaluation import evaluate_rewards_models as asked_lib
+from rljax import prompts
 from rljax.agents import language_model
 from rljax.data import reward_benchmarks as files
 from tests import configs_test
@@ -177,23 +180,51 @@ class EvaluateRewardsTest(parameterized.TestCase):
     self.assertEqual(
         silent['scores']['undecided wrong']['overall']['estimate'], 0.0)
 
-  def test_a_language_model_judges_through_its_words(self):
+  def by_words(self, **asked):
+    """What a language model says of judge_bench, and how often it was asked."""
+    calls = []
+
     def model(requests, *, on_reply=None):
       for i, request in enumerate(requests):
+        calls.append(request)
         content = request.messages[0]['content']
         first, second = (float(part.split()[0])
                          for part in content.split('quality ')[1:3])
         on_reply(i, language_model.Reply((language_model.Response(
             r'\boxed{%s}' % ('A' if first > second else 'B'), 'stop'),), 1, 1))
 
-    config = self.config('judge_bench')
+    config = self.config('judge_bench', asked=dict(
+        base_url='http://host/v1', model='m') | asked)
     made = asked_lib.from_language_model(
         config, model, self.folder / 'verdicts.jsonl')
     found = evaluate_rewards.run(config, str(self.folder / 'run'), made)
-    self.assertEqual(
-        found['judge_bench']['scores']['official']['macro']['estimate'], 1.0)
+    return found['judge_bench'], len(calls)
+
+  def test_a_language_model_judges_through_its_words(self):
+    found, calls = self.by_words()
+    self.assertEqual(found['scores']['official']['macro']['estimate'], 1.0)
+    self.assertEqual(calls, 24)
     self.assertLen((self.folder / 'verdicts.jsonl').read_text().splitlines(),
                    24)
+
+  def test_a_judge_that_is_asked_in_another_way_is_another_judge(self):
+    self.by_words()
+    with self.subTest('a key is no other way'):
+      self.assertEqual(self.by_words(api_key_env='KEY')[1], 0)
+    for change in (dict(model='n'), dict(temperature=0.5), dict(max_tokens=9),
+                   dict(num_retries=0), dict(base_url='http://other/v1')):
+      with self.subTest(str(change)):
+        self.assertEqual(self.by_words(**change)[1], 24)
+        self.assertEqual(self.by_words(**change)[1], 0)
+    with self.subTest('another prompt'):
+      prompt = string.Template('Which? $mark $prompt $first $second')
+      with mock.patch.object(prompts, 'load', return_value=prompt):
+        self.assertEqual(self.by_words()[1], 24)
+    lines = (self.folder / 'run' / 'answers.jsonl').read_text().splitlines()
+    names = list(dict.fromkeys(json.loads(line)['model'] for line in lines))
+    self.assertLen(names, 7)
+    self.assertRegex(names[0], '^m at http://host/v1, temperature=0.0, '
+                     'max_tokens=2048, num_retries=2, prompt [0-9a-f]{8}$')
 
   def test_a_pair_judge_of_logits(self):
     # GRAM's form: z_A - z_B = 2 (first - second) + 1 for the place.
