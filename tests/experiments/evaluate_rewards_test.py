@@ -18,6 +18,7 @@ from experiments.evaluation import evaluate_rewards_models as asked_lib
 from rljax import prompts
 from rljax.agents import language_model
 from rljax.data import reward_benchmarks as files
+from rljax.evaluation import calibration
 from tests import configs_test
 
 _SUBSETS = ('alpacaeval-easy', 'llmbar-natural', 'donotanswer', 'math-prm')
@@ -399,6 +400,18 @@ class EvaluateRewardsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'no order'):
       self.run_it(answers_lib.Model('silent', scorer=lambda texts: np.full(
           len(texts), np.nan)), 'best_of_n')
+
+  def test_ties_among_the_pairs_to_fit_on_leave_calibration_out(self):
+    # The other half is right, and would be measured.
+    better = np.where(calibration.split(20, 0), 0.5, 0.8)
+    scored = [answers_lib.Answer(scores=(p, 0.5)) for p in better]
+    judged = [answers_lib.Answer(votes=((0, 1, 0, p), (1, 0, 0, 1 - p)))
+              for p in better]
+    for answers in (scored, judged):
+      found = [measures.calibrations(answers, seed=seed, num_bins=10)
+               for seed in (0, 1)]
+      self.assertIsNone(found[0])
+      self.assertEqual(found[1]['after'].num_pairs, 10)
 
   def test_infinite_scores_are_refused(self):
     bad = answers_lib.Model('bad', scorer=lambda texts: np.full(
