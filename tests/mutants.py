@@ -412,7 +412,7 @@ FAULTS = (
     Fault('recorded answers of two models',
           'experiments/evaluation/evaluate_rewards_recorded.py',
           'if len(begins) > 1:', 'if False:',
-          'tests/experiments/evaluate_rewards_test.py'),
+          'tests/experiments/evaluation/evaluate_rewards_recorded_test.py'),
     Fault('a label as it is by itself', 'rljax/data/judge_prompts.py',
           'found.append(whole[len(before):].tolist())',
           'found.append(list(tokenizer.encode(label)))',
