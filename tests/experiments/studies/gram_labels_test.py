@@ -83,6 +83,23 @@ class OptimumTest(parameterized.TestCase):
       self.assertGreater(slope(np.log((1 - mass) / mass)), 0.02)
 
 
+class WorkdirTest(absltest.TestCase):
+
+  def test_what_a_smoke_run_left_is_not_taken_for_the_study(self):
+    def one_arm(arm, sizes, seeds, params_S):
+      value = float(sizes.labels)
+      return {rate: [dict.fromkeys(gram_labels.plan(sizes).metrics, value)
+                     for _ in seeds] for rate in sizes.rates}
+    start = lambda *_: {'x': np.zeros(1)}
+    folder = self.enterContext(tempfile.TemporaryDirectory())
+    with (mock.patch.object(gram_labels, 'one_arm', one_arm),
+          mock.patch.object(toy_judges, 'random_start', start),
+          mock.patch.object(toy_judges, 'write_both', start)):
+      found = {smoke: gram_labels.run(smoke, folder)['arms']['gram']['metrics'][
+          'accuracy']['values'] for smoke in (True, False)}
+    self.assertEqual(found, {True: [32.0] * 2, False: [256.0] * 5})
+
+
 @pytest.mark.slow
 class StudyTest(absltest.TestCase):
 
