@@ -460,6 +460,18 @@ FAULTS = (
           'checkpoint.differences(saved, fingerprint,',
           'checkpoint.differences(saved, saved,',
           'tests/training/score_cache_test.py'),
+    # Studies.
+    Fault('a smoke run is taken for the study', 'experiments/studies/once.py',
+          'repr(what).encode()', 'bytes()',
+          'tests/experiments/studies/once_test.py'),
+    Fault('the noise of labels is undone by as much smoothing',
+          'experiments/studies/gram_labels.py',
+          '(1 - noise) * (1 - mass) + noise * mass', '1 - mass',
+          'tests/experiments/studies/gram_labels_test.py'),
+    Fault('an interval that reaches out is within',
+          'experiments/studies/outcome.py',
+          'max(abs(found.low), abs(found.high))', 'abs(found.estimate)',
+          'tests/experiments/studies/compare_test.py'),
 )
 
 
