@@ -40,6 +40,7 @@ from rljax.interop import adapters
 from rljax.interop import convert
 from rljax.interop import names
 from rljax.interop import settings
+from rljax.models import lora
 from rljax.models import transformer
 from rljax.training import state as states
 
@@ -75,16 +76,15 @@ def from_run(config, source, output, *, step: int, kind: str, like: str | None,
                      'not there. Name <workdir>/checkpoints.')
   job = launch.Job('convert', source, one_device(), None, model, None,
                    launch.make_fingerprint(config, model))
+  # Without a rank, what the run itself says of its adapters counts.
+  state, _ = starting_params.initial_state(
+      config, job, optax.identity(),
+      states.named_keys(config.seed, 'init')['init'], (str(source), step))
   if adapter:
-    state, _ = starting_params.initial_state(
-        config, job, optax.identity(),
-        states.named_keys(config.seed, 'init')['init'], (source, step))
     adapters.save(output, kind, model.config, state.params, base=like or '')
   else:
-    params = starting_params.stored_params(
-        starting_params.without_adapters(job), str(source), step,
-        config.lora.base)
-    convert.save(output, kind, model.config, params, dtype=dtype, like=like)
+    convert.save(output, kind, model.config, lora.merge(state.params),
+                 dtype=dtype, like=like)
 
 
 def family(path) -> str:

@@ -21,6 +21,7 @@ import time
 from experiments.evaluation import evaluate_rewards_answers as answers_lib
 from experiments.evaluation import evaluate_rewards_measures as measures
 from experiments.evaluation import evaluate_rewards_models as asked_lib
+from experiments.evaluation import evaluate_rewards_recorded as recorded
 from experiments.evaluation import measurement
 from experiments.job import launch
 from rljax.data import reward_benchmarks as files
@@ -61,11 +62,11 @@ def run(config, workdir: str,
   results, seconds = {}, {}
   for name, some in items.items():
     begin = time.perf_counter()
-    answers = answers_lib.recorded(
+    answers = recorded.read(
         config.asked.path, name, some, **options) if model is None else (
             answers_lib.ask(model, name, some, folder / answers_lib.FILE,
-                               chunk=config.chunk, **options))
-    other = answers_lib.recorded(
+                            chunk=config.chunk, **options))
+    other = recorded.read(
         config.against, name, some, **options) if config.against else None
     results[name] = report.plain(measure(config, name, some, answers, other))
     seconds[name] = time.perf_counter() - begin
@@ -99,6 +100,13 @@ def check(config, model=None):
     raise ValueError(
         "Expected asked.base_url and asked.model with asked.name='server', got "
         f'{options.base_url!r} and {options.model!r}. Give both.')
+  if config.benchmarks.vl_reward_bench and (
+      model is not None or options.name != 'recorded'):
+    who = repr(options.name) if model is None else f'the model {model.name!r}'
+    raise ValueError(
+        "Expected asked.name='recorded' with vl_reward_bench, whose images "
+        f'nobody can be shown here yet, got {who}. Record the answers of a '
+        'model elsewhere, or leave the benchmark out.')
   if config.num_votes < 1 or config.chunk < 1:
     raise ValueError('Expected num_votes >= 1 and chunk >= 1, got '
                      f'{config.num_votes} and {config.chunk}.')

@@ -104,15 +104,15 @@ def claim(config, workdir: pathlib.Path):
     ValueError: the folder holds such groups, or what they are of is gone.
   """
   path = workdir / 'request.json'
+  begun = (workdir / 'groups.jsonl').exists()
   stored = json.loads(path.read_text()) if path.exists() else {}
   differing = run_folder.differences(stored, config) if stored else []
-  if differing:
+  if differing and begun:
     raise ValueError(
         f'Expected {workdir} to be new or to hold groups of this config, but '
         'they were sampled with other settings:\n' + '\n'.join(differing)
         + '\nGive this run those settings to continue, or another --workdir.')
-  config = pins.pinned(config, stored,
-                       begun=(workdir / 'groups.jsonl').exists())
+  config = pins.pinned(config, {} if differing else stored, begun=begun)
   processes.meet()
   if jax.process_index() == 0:
     report.write_json(path, run_folder.flat(config.to_dict()))
@@ -144,7 +144,11 @@ def pick(graded: responses.Graded, p: int) -> dict[str, Any]:
                       + (values == values.min()).sum() - 2)
   if not all(text.strip() for text in texts.values()):
     return found | {'outcome': 'empty_response'}
-  return found | {'outcome': 'pair', 'pair': texts | {
+  # What the limit has cut off did not end: no stop is to be learnt there.
+  stopped_G = graded.rollout.stopped_PG[p]
+  ends = {f'{side}_ends': bool(stopped_G[g])
+          for side, g in (('chosen', best), ('rejected', worst))}
+  return found | {'outcome': 'pair', 'pair': texts | ends | {
       'prompt': record['prompt'], 'id': record['id'],
       'domain': record['domain'], 'score_chosen': float(reward_G[best]),
       'score_rejected': float(reward_G[worst])}}

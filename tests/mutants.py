@@ -439,6 +439,10 @@ FAULTS = (
           'experiments/evaluation/evaluate_rewards_rankings.py',
           "if ranking != 'knockout':", 'if True:',
           'tests/experiments/evaluate_rewards_test.py'),
+    Fault('recorded answers of two models',
+          'experiments/evaluation/evaluate_rewards_recorded.py',
+          'if len(begins) > 1:', 'if False:',
+          'tests/experiments/evaluation/evaluate_rewards_recorded_test.py'),
     Fault('a label as it is by itself', 'rljax/data/judge_prompts.py',
           'found.append(whole[len(before):].tolist())',
           'found.append(list(tokenizer.encode(label)))',
@@ -489,7 +493,7 @@ FAULTS = (
           'tests/packing/pairs_test.py'),
     Fault('steps before a step are left out',
           'rljax/data/preference_tokens.py',
-          "steps = record['steps'] if 'steps' in record else ''", "steps = ''",
+          "steps = record.get('steps', '')", "steps = ''",
           'tests/data/preference_tokens_test.py'),
     Fault('swapped columns pass', 'rljax/data/preference_forms.py',
           'if value < 0:', 'if value < -1e9:',
@@ -498,6 +502,18 @@ FAULTS = (
           'checkpoint.differences(saved, fingerprint,',
           'checkpoint.differences(saved, saved,',
           'tests/training/score_cache_test.py'),
+    # Studies.
+    Fault('a smoke run is taken for the study', 'experiments/studies/once.py',
+          'repr(what).encode()', 'bytes()',
+          'tests/experiments/studies/once_test.py'),
+    Fault('the noise of labels is undone by as much smoothing',
+          'experiments/studies/gram_labels.py',
+          '(1 - noise) * (1 - mass) + noise * mass', '1 - mass',
+          'tests/experiments/studies/gram_labels_test.py'),
+    Fault('an interval that reaches out is within',
+          'experiments/studies/outcome.py',
+          'max(abs(found.low), abs(found.high))', 'abs(found.estimate)',
+          'tests/experiments/studies/compare_test.py'),
 )
 
 

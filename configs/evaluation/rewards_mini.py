@@ -10,6 +10,8 @@ r"""Benchmarks of reward models: recorded answers, a trained model, or a judge.
 --config.asked.base_url=http://localhost:8000/v1 --config.asked.model=<name>.
 Name the files of those benchmarks that shall be run; '' leaves one out. With
 --config.against=<answers.jsonl> a second model is compared on the same items.
+Nobody can be shown images here yet: for `vl_reward_bench`, record elsewhere the
+answers of a model that sees them.
 """
 from ml_collections import config_dict
 

@@ -3,16 +3,18 @@
 An answer is either a score for each response, or votes on pairs as they were
 shown. `answers.jsonl` holds a line for each:
 
-  {"benchmark": "rm_bench", "id": "7", "scores": [0.3, -1.2, ...]}
-  {"benchmark": "judge_bench", "id": "u", "votes": [[0, 1, 0, 0.8], ...]}
+  {"model": "a", "benchmark": "rm_bench", "id": "7", "scores": [0.3, ...]}
+  {"model": "b", "benchmark": "judge_bench", "id": "u",
+   "votes": [[0, 1, 0, 0.8], ...]}
 
 A vote is [response shown first, shown second, number of the call, preference
 for the first: 1, 0, 0.5 for a tie, any probability, null without a verdict]. A
 score is null where the text is too long for the model.
 Responses are counted as `data.reward_benchmarks` lists them, right ones first.
 Lists are asked for the pairs that `config.ranking` compares, in both orders.
-A file of another run, or written by another program, is read back as recorded
-answers; a run that was stopped goes on from its own.
+A run that was stopped goes on from its file, which may hold several models. To
+`evaluate_rewards_recorded` the file of a run, or of another program, must hold
+the answers of one; its name may then be missing.
 """
 from __future__ import annotations
 
@@ -32,7 +34,6 @@ from experiments.evaluation import evaluate_rewards_rankings as rankings
 from rljax import journal
 from rljax.agents import pair_judge
 from rljax.data import reward_benchmarks as files
-from rljax.data.builders import lines
 
 FILE = 'answers.jsonl'
 LISTS = ('reward_bench_2', 'best_of_n')  # a judge ranks what it is shown
@@ -58,7 +59,7 @@ class Answer:
 @dataclasses.dataclass(frozen=True)
 class Model:
   """Who is asked: exactly one of the two callables."""
-  name: str   # names it in the journal; another model, another name
+  name: str   # stands in the journal; another model, another name
   scorer: Callable[[Sequence[tuple[str, str]]], np.ndarray] | None = None
   # (pairs as they are shown, numbers of the calls) -> preference_N
   judge: Callable[[Sequence[pair_judge.Pair], Sequence[int]],
@@ -131,42 +132,19 @@ def ask(model: Model, benchmark: str, items: Sequence[files.Item],
       answers = find(
           model, [items[i] for i in part], [wanted[i] for i in part])
       journal.append(path, [
-          _line(benchmark, items[i], answer) | {'key': keys[i]}
+          _line(model.name, benchmark, items[i], answer) | {'key': keys[i]}
           for i, answer in zip(part, answers, strict=True)])
       found |= dict(zip((keys[i] for i in part), answers, strict=True))
       bar.update(len(part))
   return [found[key] for key in keys]
 
 
-def recorded(path: str | pathlib.Path, benchmark: str,
-             items: Sequence[files.Item], *, num_votes: int, seed: int,
-             ranking: str) -> list[Answer]:
-  """Answers to all items, from the journal of a run or of another program.
-
-  Raises:
-    ValueError: an item without an answer, or a line that does not fit it.
-  """
-  rows = {}
-  for number, row in lines.objects(path):
-    where = f'{path}, line {number}'
-    for field in ('benchmark', 'id'):
-      if not isinstance(row.get(field), str):
-        raise ValueError(f'Expected text in the field {field!r} of {where}, '
-                         f'got {row.get(field)!r}. Correct it.')
-    rows[row['benchmark'], row['id']] = row, where
-  answers = []
-  for i, item in enumerate(items):
-    if (benchmark, item.name) not in rows:
-      raise ValueError(f'Expected an answer to item {item.name!r} of '
-                       f'{benchmark} in {path}, got none. Record it, or leave '
-                       'the benchmark out.')
-    row, where = rows[benchmark, item.name]
-    is_list = benchmark in LISTS
-    answers.append(_read(row, where, item, [] if is_list else votes_wanted(
-        benchmark, i, num_votes=num_votes, seed=seed), benchmark))
-    if is_list:
-      ranked(answers[-1], item, ranking, seed, where)
-  return answers
+def from_line(row: dict) -> Answer:
+  """The answer of a line of the file."""
+  if row.get('scores') is not None:
+    return Answer(scores=tuple(map(_nan, row['scores'])))
+  return Answer(votes=tuple(
+      (*map(int, vote[:3]), _nan(vote[3])) for vote in row['votes']))
 
 
 def _scored(model, items, wanted) -> list[Answer]:
@@ -201,8 +179,9 @@ def _ranked(model, items, wanted) -> list[Answer]:
       model.judge, items, [order for _, order in wanted], ranking)]
 
 
-def _line(benchmark: str, item: files.Item, answer: Answer) -> dict:
-  row = dict(benchmark=benchmark, id=item.name)
+def _line(model: str, benchmark: str, item: files.Item,
+          answer: Answer) -> dict:
+  row = dict(model=model, benchmark=benchmark, id=item.name)
   if answer.scores is not None:
     return row | dict(scores=list(map(_null, answer.scores)))
   return row | dict(votes=[
@@ -218,35 +197,6 @@ def _nan(number: float | None) -> float:
   return math.nan if number is None else float(number)
 
 
-def _read(row, where: str, item: files.Item, wanted, benchmark) -> Answer:
-  """An answer of the file, checked against what is asked of the item."""
-  number = lambda x: isinstance(x, int | float) and math.isfinite(x)
-  scores, votes = row.get('scores'), row.get('votes')
-  if scores is not None:
-    if not isinstance(scores, list) or len(scores) != len(
-        item.responses) or not all(x is None or number(x) for x in scores):
-      raise ValueError(
-          f'Expected {len(item.responses)} numbers in the field \'scores\' of '
-          f'{where}, one for each response, got {scores!r:.200}. Correct it.')
-    return Answer(scores=tuple(map(_nan, scores)))
-  if not isinstance(votes, list) or not all(
-      isinstance(vote, list) and len(vote) == 4 and all(map(number, vote[:3]))
-      and (vote[3] is None or number(vote[3]) and 0 <= vote[3] <= 1)
-      for vote in votes):
-    raise ValueError(
-        "Expected 'scores', or 'votes' as lists [first, second, call, "
-        f'preference], in {where}, got {votes!r:.200}. Correct it.')
-  found = tuple((*map(int, vote[:3]), _nan(vote[3])) for vote in votes)
-  # Votes in orders that somebody else has drawn are as good as ours.
-  what = slice(2, 3) if benchmark == 'vl_reward_bench' else slice(3)
-  lack = {vote[what] for vote in wanted} - {vote[what] for vote in found}
-  if lack:
-    raise ValueError(
-        f"Expected votes {sorted(lack)[:4]} in the field 'votes' of {where}, "
-        'got others. Ask for every pair in both orders.')
-  return Answer(votes=found)
-
-
 def _kept(path: pathlib.Path) -> dict[str, Answer]:
   if not path.exists():
     return {}
@@ -256,9 +206,7 @@ def _kept(path: pathlib.Path) -> dict[str, Answer]:
       row = json.loads(line)
     except json.JSONDecodeError:  # the line that was cut
       continue
-    found[row['key']] = Answer(
-        tuple(map(_nan, row['scores'])) if 'scores' in row else None,
-        tuple((*vote[:3], _nan(vote[3])) for vote in row.get('votes', ())))
+    found[row['key']] = from_line(row)
   return found
 
 

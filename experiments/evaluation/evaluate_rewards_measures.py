@@ -72,6 +72,7 @@ def calibrations(answers: Answers, *, seed: int,
                  num_bins: int) -> dict | None:
   """Before and after a temperature; None for verdicts, which predict nothing.
 
+  None also of too few pairs, or if those to fit a temperature on are all ties.
   Pairs without a preference are left out and counted.
   """
   if answers[0].scores is not None:
@@ -83,10 +84,13 @@ def calibrations(answers: Answers, *, seed: int,
       return None
     margin_I = calibration.logit(said_I2.mean(axis=1))
   kept_I = np.isfinite(margin_I)
-  if kept_I.sum() < 4 or not np.any(margin_I[kept_I]):
+  if kept_I.sum() < 4:
     return None
-  before, after = calibration.before_and_after(
+  halves = calibration.before_and_after(
       margin_I[kept_I], seed=seed, num_bins=num_bins)
+  if halves is None:
+    return None
+  before, after = halves
   return dict(left_out=int(np.sum(~kept_I)), before=before, after=after)
 
 

@@ -1,6 +1,7 @@
 """Whom the benchmarks of reward models may ask: ours, a server's, any judge."""
 from __future__ import annotations
 
+import hashlib
 import pathlib
 
 import numpy as np
@@ -47,17 +48,24 @@ def trained(config) -> Model:
 def from_language_model(config, model, cache: pathlib.Path) -> Model:
   """Any `LanguageModel` as a judge of pairs.
 
+  All that may change its verdicts is in its name, and the name in what they are
+  kept under.
+
   Args:
     config: its section `asked` says how to ask.
     model: whom.
     cache: of the single verdicts.
   """
   options = config.asked
-  judge = lambda pairs, calls: comparison_judge.compare(
-      pairs, model, judge_id=options.model, calls=calls,
-      num_retries=options.num_retries, temperature=options.temperature,
-      max_tokens=options.max_tokens, cache=cache)
-  return Model(f'{options.model}, t={options.temperature}', judge=judge)
+  settings = dict(temperature=options.temperature,
+                  max_tokens=options.max_tokens,
+                  num_retries=options.num_retries)
+  said = ', '.join(f'{name}={value}' for name, value in settings.items())
+  prompt = comparison_judge.request(pair_judge.Pair('prompt', 'A', 'B'))
+  name = (f'{options.model} at {options.base_url}, {said}, prompt '
+          f'{hashlib.sha256(prompt.encode()).hexdigest()[:8]}')
+  return Model(name, judge=lambda pairs, calls: comparison_judge.compare(
+      pairs, model, judge_id=name, calls=calls, cache=cache, **settings))
 
 
 def from_pair_judge(judge: pair_judge.PairJudge, name: str) -> Model:

@@ -57,7 +57,9 @@ def claim(config, workdir: pathlib.Path, *, reads_start: bool = True):
   begun = _begun(workdir)
   unread = ('init.checkpoint',) if begun and not reads_start and (
       not config.lora.rank) else ()
-  config = pins.pinned(config, stored, unread, begun)
+  # Scores of a reference, too, are of what the first start has read.
+  saved = begun or (workdir / 'scores').exists()
+  config = pins.pinned(config, stored, unread, saved)
   processes.meet()  # before it is written, all have read
   report.write_json(workdir / _CONFIG, flat(config.to_dict()))
   processes.meet()

@@ -11,10 +11,10 @@ import optax
 from experiments.job import launch
 from experiments.job import pins
 from experiments.job import run_folder
+from rljax.data import tokenizer as tokenizers
 from rljax.interop import convert
 from rljax.models import lora
 from rljax.training import checkpoint
-from rljax.training import optimizer as optimizers
 from rljax.training import state as training_state
 
 
@@ -43,7 +43,9 @@ def initial_state(config, job: launch.Job, optimizer, key, source=None,
     ValueError: adapters that cannot be made, or whose base is not known.
   """
   if not config.lora.rank:
-    return _whole_state(config, job, optimizer, key, source)
+    return _whole_state(
+        job, optimizer, key, source or _start(config), config.lora.base,
+        keep_optimizer=config.init.keep_optimizer and not source)
   state, shardings = training_state.init_state(
       job.model, optimizer, key, job.mesh, job.rules,
       params=base_params(config, job, key, source),
@@ -60,22 +62,29 @@ def base_params(config, job: launch.Job, key, source=None):
 
   Arguments and errors are those of `initial_state`.
   """
-  base = base_of(config)
-  if source and base[1] == pins.NEWEST:
-    run = pathlib.Path(source[0]).expanduser().resolve().parent
-    if run_folder.is_run(run):  # as it was then
-      base = base[0], base_of(run_folder.stored_config(run))[1]
+  base, moved = _start(config), config.lora.base
+  if source:  # what those adapters lie on
+    base, moved = _base_of(config, source), ''
   if config.lora.rank:
     _check_adapters(config, base, source)
-  state, _ = _whole_state(config, without_adapters(job),
-                          optimizers.make_optimizer('sgd', 0.0), key, base)
+  state, _ = _whole_state(without_adapters(job), optax.identity(), key, base,
+                          moved)
   return state.params
 
 
-def base_of(config) -> tuple[str, int]:
-  """(folder, step) of what adapters lie on; no folder: random parameters."""
-  return (config.lora.base, config.lora.base_step) if config.lora.base else (
-      config.init.checkpoint, config.init.step)
+def _start(config) -> tuple[str, int]:
+  """(folder, step) of what a run begins with; no folder: random parameters."""
+  return config.init.checkpoint, config.init.step
+
+
+def _base_of(config, source) -> tuple[str, int]:
+  """Likewise, of what the adapters in a folder were trained on."""
+  folder, step = (config.lora.base, config.lora.base_step) if (
+      config.lora.base) else _start(config)
+  run = pathlib.Path(source[0]).expanduser().resolve().parent
+  if step == pins.NEWEST and run_folder.is_run(run):  # as it was then
+    step = run_folder.stored_config(run).init.step
+  return folder, step
 
 
 def adapting(config, whole=()):
@@ -120,16 +129,18 @@ def stored_params(job: launch.Job, folder: str, step: int, base: str = ''):
   checkpoints.
 
   Args:
-    job: with the model, and without adapters of its own.
+    job: with the model, without adapters of its own; a tokenizer of None is
+      not compared.
     folder: checkpoints of a run, or a published one.
     step: of a run; -1 is the newest.
     base: where the parameters under the adapters are now, if they have moved.
 
   Raises:
-    ValueError: another architecture, adapters whose base is not found, or with
-      a head beside them.
+    ValueError: another architecture or tokenizer, adapters whose base is not
+      found, or with a head beside them.
   """
   if convert.is_published(folder):
+    check_tokenizer(job, folder)
     return convert.load(folder, job.model, job.mesh, job.rules)
   path = pathlib.Path(folder).expanduser().resolve()
   abstract = training_state.abstract_state(
@@ -154,12 +165,29 @@ def stored_params(job: launch.Job, folder: str, step: int, base: str = ''):
   return merge(_restore(adapted, path, step, state.params))
 
 
+def check_tokenizer(job: launch.Job, folder: str):
+  """Refuses a published model whose ids mean something else.
+
+  Raises:
+    ValueError: its tokenizer differs from this run's.
+  """
+  path = pathlib.Path(folder).expanduser()
+  if job.tokenizer is None or not (path / 'tokenizer_config.json').exists():
+    return  # nothing to compare; sizes are compared by what reads the weights
+  differing = tokenizers.differences(job.tokenizer, tokenizers.load(str(path)))
+  if differing:
+    raise ValueError(
+        f'Expected the tokenizer of this run in {folder}, got one that '
+        f'differs: {"; ".join(differing)}. Its ids mean other words: set '
+        'config.tokenizer to that folder, or take a model with the same '
+        'tokenizer.')
+
+
 def _find_base(config, path, base):
   """Puts a given base into the config, and refuses one that is not there."""
-  folder, step = base_of(config)
   if base:
-    folder = config.lora.base = base
-    config.lora.base_step = step
+    config.init.checkpoint, config.lora.base = base, ''
+  folder, step = _start(config)
   if not folder or convert.is_published(folder):
     return  # without one, it was random parameters of the run's seed
   steps = checkpoint.steps_in(pathlib.Path(folder).expanduser())
@@ -178,15 +206,17 @@ def _restore(job, folder, step, params):
     return saver.restore_params(params, None if step < 0 else step)
 
 
-def _whole_state(config, job: launch.Job, optimizer, key, source=None):
-  """As `initial_state`, without adapters of its own."""
-  folder, step = source or (config.init.checkpoint, config.init.step)
+def _whole_state(job: launch.Job, optimizer, key, source, moved,
+                 keep_optimizer=False):
+  """As `initial_state`, without adapters of its own.
+
+  `moved` is the `base` of `stored_params`.
+  """
+  folder, step = source
   if not folder:
     return training_state.init_state(
         job.model, optimizer, key, job.mesh, job.rules)
-  if not config.init.keep_optimizer or convert.is_published(folder):
-    # With adapters of its own, `base` is what those lie on.
-    moved = '' if config.lora.rank else config.lora.base
+  if not keep_optimizer or convert.is_published(folder):
     return training_state.init_state(
         job.model, optimizer, key, job.mesh, job.rules,
         params=stored_params(job, folder, step, moved))

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments.job import frozen_models
 from experiments.job import launch
 from experiments.job import starting_params
 from rljax import sharding
@@ -169,7 +168,8 @@ def _frozen(config, job, name, params):
       'reference': (reference.checkpoint, reference.step, reference.base),
       'guide': (guide.checkpoint, guide.step, guide.base)}[name]
   if folder:
-    return frozen_models.load(job, folder, step, base)
+    return starting_params.stored_params(
+        starting_params.without_adapters(job), folder, step, base)
   if name == 'guide':
     raise ValueError(
         'Expected a guide for this loss, got an empty config.guide.checkpoint. '

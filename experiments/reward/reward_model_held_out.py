@@ -67,7 +67,8 @@ def summary(margin_I: np.ndarray, seed: int,
   """Accuracy, in which a tie is wrong, and calibration, with intervals.
 
   Of fewer than LEAST pairs that could be scored, nothing but their number: a
-  run that has come to its end gets its report.
+  run that has come to its end gets its report. It has no calibration if the
+  pairs to fit a temperature on are all ties.
   """
   known_I = np.isfinite(margin_I)
   margin_I = margin_I[known_I]
@@ -77,11 +78,11 @@ def summary(margin_I: np.ndarray, seed: int,
   found = {'held_out': counts | {
       'accuracy': intervals.bootstrap(margin_I > 0, seed=seed),
       'margin': intervals.bootstrap(margin_I, seed=seed)}}
-  if not np.any(margin_I):
+  halves = calibration.before_and_after(margin_I, seed=seed)
+  if halves is None:
     return found, []
-  parts = dict(zip(('as it is', 'with a temperature'), map(
-      report.plain, calibration.before_and_after(margin_I, seed=seed)),
-                   strict=True))
+  parts = dict(zip(('as it is', 'with a temperature'),
+                   map(report.plain, halves), strict=True))
   found['calibration'] = [
       {'of': name} | {key: value for key, value in part.items()
                       if key != 'bins'} for name, part in parts.items()]

@@ -3,9 +3,10 @@ r"""Does the diagnostic of GAN-RM see a planted frame where the reward pays it?
   python -m experiments.studies.gan_shortcut --workdir=runs/studies/gan_shortcut
 
 The digits, generator and reward of `gan_rm`, with 128 targets and one round; 3
-in 10 of the generator's images are framed. Of the targets, all are framed, or
-none, or 3 in 10 as well: then a frame tells nothing, and must not be flagged.
-An arm's tuning is left out, as the reward is fit before.
+in 10 of the images that the generator learns from are framed, and more of its
+outputs. Of the targets, all are framed, or none, or 3 in 10, or as large a
+share as of the outputs of that seed: then a frame tells nothing, and must not
+be flagged. An arm's tuning is left out, as the reward is fit before.
 
 Reference: GAN-RM (arXiv 2506.13846).
 """
@@ -23,25 +24,55 @@ from rljax.data import best_of_n
 from rljax.data import images
 from rljax.training import state as states
 
-# Share of the targets that are framed.
-ARMS = {'all framed': 1.0, 'framed alike': 0.3, 'none framed': 0.0}
+# Share of the targets that are framed; None is that of the outputs.
+ARMS = {'all framed': 1.0, 'framed like outputs': None, 'framed less': 0.3,
+        'none framed': 0.0}
+_SLACK = 0.25  # of what is paid: what `diagnostics.max_paid` lets pass
+_NEAR = 0.15   # of shares that are framed
 _TAKE = lambda name: lambda found: found[name]
 METRICS = {name: _TAKE(name) for name in (
     *(f'paid for {name}' for name in gan_diagnosis.EDITS),
-    'paid for a clean border', 'frame flagged', 'border flagged',
-    'other edits flagged', 'shortcut AUC', 'framed outputs',
-    'framed among the best')}
+    'paid for a clean border', 'paid for a frame over none', 'frame flagged',
+    'border flagged', 'other edits flagged', 'shortcut AUC', 'framed outputs',
+    'framed targets', 'framed among the best', 'targets over outputs',
+    'best over outputs')}
+
+
+_NOTES = (
+    'Paid is the mean change of the log-odds of R by an edit that leaves '
+    'content as it is, over the gap between held-out targets and outputs, or '
+    'over the deviation among outputs if that is more. Flagged: the 95 % '
+    f'interval of a seed lies above {_SLACK}, which was written down before '
+    'anything was run, like the claims and how far shares that should be alike '
+    f'may be apart ({_SLACK} of what is paid, {_NEAR} of what is framed). A '
+    'frame over none is the frame less a border of background in its place, '
+    'neither with the noise that a generator leaves there. In the control, '
+    '`framed like outputs`, targets are framed at the share of framed outputs '
+    'of their seed. On seeds 10 to 14 `framed less` passed for the control: 3 '
+    'in 10 of its targets were framed, as of the images that the generator '
+    'learns from; but 58 % of its outputs were, so that a frame spoke against '
+    'a target (log-odds -1.16), and "flagged in none where it tells nothing" '
+    'was not shown. `gan_rm` asks whether a frame outweighs content (the '
+    'shortcut AUC above 1/2). Written after the run: in the control a frame is '
+    'flagged in no seed, but paid nearly what is flagged. The noise that goes '
+    'with the edit accounts for it: a clean border of the kind that an output '
+    'has is paid as much or more, and a frame over none costs a little. The '
+    'best of 16 are framed somewhat less often than outputs there, and the '
+    'border of the targets is still flagged in three seeds of five. Why a '
+    'generator frames more than it was shown, and why other edits '
+    'are flagged, was not looked into.')
 
 
 def make(smoke: bool = False) -> outcome.Plan:
   """Claims, made before anything was run."""
-  framed, alike, none = ARMS
+  framed, alike, less, none = ARMS
+  over = 'paid for a frame over none'
   return outcome.Plan(
       name='gan_shortcut',
       question='Does the diagnostic flag a frame where the targets are framed, '
                'and not where a frame tells nothing?',
       arms=ARMS, metrics=METRICS,
-      seeds=(0, 1) if smoke else (10, 11, 12, 13, 14),
+      seeds=(0, 1) if smoke else (15, 16, 17, 18, 19),
       claims=[
           outcome.Claim('a frame is paid where the targets have it',
                         'paid for frame', framed, None, 1),
@@ -53,31 +84,27 @@ def make(smoke: bool = False) -> outcome.Plan:
           outcome.Claim('it costs where no target has it', 'paid for frame',
                         none, None, -1),
           outcome.Claim('the best of 16 are framed where it is flagged',
-                        'framed among the best', framed, alike, 1)],
-      notes='Paid is the mean change of the log-odds of R by an edit that '
-            'leaves content as it is, over the gap between held-out targets '
-            'and outputs, or over the deviation among outputs if that is more. '
-            'Flagged: the 95 % interval of a seed lies above 0.25, which was '
-            'written down before anything was run, like the claims. Where no '
-            'target is framed, 3 in 10 outputs are, and their border is a '
-            'mark as well: it is the absence that R may pay for. `gan_rm` '
-            'asked another question of seeds 5 to 9, whether a frame '
-            'outweighs content (the shortcut AUC above 1/2), and a reward '
-            'that followed the frame in 92 of 100 choices answered no. The '
-            'border of the targets is flagged where a frame tells nothing as '
-            'well, against the claim. Looked into afterwards: the border of '
-            'an output is noisy, and R pays for its own kind of border, frame '
-            'or background, without the noise. The generator also frames '
-            'more of its outputs than it was shown. Both columns, "a clean '
-            'border" and "framed outputs", were added then, and the same seeds '
-            'played again; no threshold and no claim was changed. Why other '
-            'edits are flagged was not looked into.')
+                        'framed among the best', framed, alike, 1),
+          outcome.Claim('targets of the control are framed as often as outputs',
+                        'targets over outputs', alike, None, 0, _NEAR),
+          outcome.Claim('there a frame is paid nothing that would be flagged',
+                        'paid for frame', alike, None, 0, _SLACK),
+          outcome.Claim('nor is one over none, both without noise', over, alike,
+                        None, 0, _SLACK),
+          outcome.Claim('and the best of 16 are framed as often as outputs',
+                        'best over outputs', alike, None, 0, _NEAR),
+          outcome.Claim('one over none is paid where the targets have it',
+                        over, framed, None, 1),
+          outcome.Claim('it costs where fewer targets than outputs have it',
+                        over, less, None, -1)],
+      notes=_NOTES)
 
 
-def settings(arm: str, smoke: bool = False):
-  """The config of an arm."""
+def settings(arm: str, smoke: bool = False, share: float | None = None):
+  """The config of an arm; `share` is of the framed outputs."""
   config = gan_rm.settings('128 targets', smoke)
-  config.data.marked_proxies = ARMS[arm]
+  framed = ARMS[arm]
+  config.data.marked_proxies = share if framed is None else framed
   config.tune.num_steps = 1  # of a generator that nothing looks at
   return config
 
@@ -85,17 +112,19 @@ def settings(arm: str, smoke: bool = False):
 def play_seed(seed: int, built: dict, smoke: bool) -> dict[str, dict]:
   """All arms of a seed, from one generator: arm -> metrics."""
   keys = states.named_keys(seed, 'init', 'pretrain', 'pool', 'round', 'fresh')
-  found, params = {}, None
+  first = settings('none framed', smoke)
+  if not built:
+    built['pieces'] = gan_rounds.build(first, 10)
+  pieces = built['pieces']
+  params = gan_rm.first_generator(
+      pieces, first, gan_rm.open_parts(first, seed, smoke), keys)
+  pool = gan_rm.judged_pool(pieces, params, keys)
+  share = float(gan_rm.is_framed(pool[0]).mean())
+  found = {}
   for arm in ARMS:
-    config = settings(arm, smoke)
-    parts = gan_rm.open_parts(config, seed, smoke)
-    if not built:
-      built['pieces'] = gan_rounds.build(config, 10)
-    pieces = built['pieces']
-    if params is None:
-      params = gan_rm.first_generator(pieces, config, parts, keys)
-      pool = gan_rm.judged_pool(pieces, params, keys)
-    found[arm] = _play_arm(config, pieces, parts, params, pool, keys)
+    config = settings(arm, smoke, share)
+    found[arm] = _play_arm(config, pieces, gan_rm.open_parts(
+        config, seed, smoke), params, pool, keys)
   return found
 
 
@@ -106,27 +135,42 @@ def _play_arm(config, pieces, parts, params, pool, keys) -> dict[str, float]:
   fresh = np.asarray(pieces.sample(params, class_R, keys['fresh'])), class_R
   seen = gan_diagnosis.diagnose(pieces, round_, parts.proxies, parts.held_out,
                                 fresh)
-  clean = gan_diagnosis.shortcuts(
-      lambda *some: gan_rounds.score_images(pieces, round_.reward, *some),
-      *fresh, gan_rounds.score_images(
-          pieces, round_.reward, parts.held_out.pixels_RYWU,
-          parts.held_out.class_R), parts.proxies.pixels_RYWU,
-      {'border': lambda image_RYWU, _: cleaned(image_RYWU)})
   rows = gan_diagnosis.rows(seen, config.diagnostics.max_paid)
+  paid = {row['edit']: row['paid']['estimate'] for row in rows}
+  paid |= _paid_for_borders(pieces, round_, parts, fresh)
+  paid['a frame over none'] = paid['frame'] - paid.pop('none')
   flagged = {row['edit']: row['flagged'] for row in rows}
+  return {f'paid for {name}': x for name, x in paid.items()} | {
+      'frame flagged': float(flagged.pop('frame')),
+      'border flagged': float(flagged.pop('border')),
+      'other edits flagged': float(sum(flagged.values())),
+      'shortcut AUC': seen['shortcut_auc']} | _framed(
+          pieces, round_, parts, pool)
+
+
+def _paid_for_borders(pieces, round_, parts, fresh) -> dict[str, float]:
+  """Further edits: a border of its own kind, and background, both clean."""
+  score = lambda *some: gan_rounds.score_images(pieces, round_.reward, *some)
+  found = gan_diagnosis.shortcuts(
+      score, *fresh, score(parts.held_out.pixels_RYWU, parts.held_out.class_R),
+      parts.proxies.pixels_RYWU, {
+          'a clean border': lambda image_RYWU, _: cleaned(image_RYWU),
+          'none': lambda image_RYWU, _: images.with_border(image_RYWU, -1.0)})
+  return {name: share.estimate for name, share in found.items()}
+
+
+def _framed(pieces, round_, parts, pool) -> dict[str, float]:
+  """Shares of framed images."""
   score_PG = gan_rounds.score_images(pieces, round_.reward, *pool).reshape(
       -1, gan_rm.N)
   framed_PG = gan_rm.is_framed(pool[0]).reshape(score_PG.shape)
   chosen_P = framed_PG[np.arange(len(score_PG)), best_of_n.best(score_PG)]
-  return {f'paid for {row["edit"]}': row['paid']['estimate']
-          for row in rows} | {name: float(x) for name, x in {
-              'paid for a clean border': clean['border'].estimate,
-              'frame flagged': flagged.pop('frame'),
-              'border flagged': flagged.pop('border'),
-              'other edits flagged': sum(flagged.values()),
-              'shortcut AUC': seen['shortcut_auc'],
-              'framed outputs': framed_PG.mean(),
-              'framed among the best': chosen_P.mean()}.items()}
+  outputs, best = float(framed_PG.mean()), float(chosen_P.mean())
+  targets = float(gan_rm.is_framed(parts.proxies.pixels_RYWU).mean())
+  return {'framed outputs': outputs, 'framed targets': targets,
+          'framed among the best': best,
+          'targets over outputs': targets - outputs,
+          'best over outputs': best - outputs}
 
 
 def cleaned(image_RYWU) -> np.ndarray:

@@ -4,8 +4,9 @@ A study is a table of arms over the same seeds, numbers to take from a run, and
 claims, all of them written down before anything is run. An interval is
 Student's over seeds. A claim compares two arms seed by seed; it is `seen` when
 the interval of the difference lies on the claimed side of 0, `opposite` on the
-other, and else `not seen`. Every claim counts by itself: of twenty false ones,
-one is expected to be decided.
+other, and else `not seen`. A claim that two are alike names how far they may be
+apart: `seen` is an interval within, `opposite` one beyond. Every claim counts
+by itself: of twenty false ones, one is expected to be decided.
 """
 from __future__ import annotations
 
@@ -34,13 +35,14 @@ RESULTS = pathlib.Path(__file__).parents[1] / 'results'
 class Claim:
   """`arm` has more (sign 1) or less (sign -1) of a metric than `than`.
 
-  Without `than` it is compared with 0.
+  Without `than` it is compared with 0. With sign 0 it has as much, to `within`.
   """
   text: str
   metric: str
   arm: str
   than: str | None
   sign: int
+  within: float = 0.0  # in the unit of the metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +64,13 @@ def check(plan):
   """Raises ValueError for a claim about nothing, or a single seed."""
   for claim in plan.claims:
     if claim.metric not in plan.metrics or not {
-        claim.arm, claim.than} <= {None, *plan.arms} or abs(claim.sign) != 1:
+        claim.arm, claim.than} <= {None, *plan.arms} or (
+            claim.sign, claim.within > 0) not in (
+                (1, False), (-1, False), (0, True)):
       raise ValueError(f'Expected a metric among {sorted(plan.metrics)}, two '
                        f'arms among {sorted(plan.arms)} and a sign of 1 or '
-                       f'-1, got {claim}. Correct the claim.')
+                       '-1, or of 0 with how far they may be apart, got '
+                       f'{claim}. Correct the claim.')
   if len(plan.seeds) < 2:
     raise ValueError('Expected at least two seeds, got '
                      f'{list(plan.seeds)}. An interval needs them.')
@@ -113,7 +118,11 @@ def judge(claim: Claim, values) -> dict:
   if claim.than is not None:
     delta = delta - np.array(values[claim.than][claim.metric])
   found = student(delta)
-  low, high = sorted((claim.sign * found.low, claim.sign * found.high))
+  if claim.sign:
+    low, high = sorted((claim.sign * found.low, claim.sign * found.high))
+  else:  # room left at the end that is furthest from 0, and at the nearest
+    low = claim.within - max(abs(found.low), abs(found.high))
+    high = claim.within - abs(np.clip(0, found.low, found.high))
   verdict = 'seen' if low > 0 else 'opposite' if high < 0 else 'not seen'
   return dataclasses.asdict(claim) | {
       'difference': found.estimate, 'low': found.low, 'high': found.high,

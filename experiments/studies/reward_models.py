@@ -15,7 +15,6 @@ over-optimisation arXiv 2210.10760.
 from __future__ import annotations
 
 import functools
-import pathlib
 import time
 from typing import NamedTuple
 
@@ -26,7 +25,9 @@ import optax
 
 from experiments.reward import trained_reward
 from experiments.studies import gram_labels
+from experiments.studies import once
 from experiments.studies import outcome
+from experiments.studies import toy_judges
 from rljax import losses
 from rljax import models
 from rljax import packing
@@ -114,10 +115,9 @@ def run(smoke: bool, workdir: str) -> dict:
   """All arms; what is done in the workdir is not done again."""
   sizes = SMOKE if smoke else Sizes()
   begin = time.perf_counter()
-  folder = pathlib.Path(workdir).expanduser()
-  folder.mkdir(parents=True, exist_ok=True)
-  kept = lambda name, make: gram_labels.kept(folder / name, make)
-  random = kept('random', lambda: gram_labels.random_start(sizes.seeds))
+  kept = lambda name, make: once.made(
+      workdir, name, (sizes, stage_1(sizes), toy_judges.MODEL), make)
+  random = kept('random', lambda: toy_judges.random_start(sizes.seeds))
   start = kept('start', lambda: imitate(sizes, random))
   rewards = {'bradley-terry': lambda: fit(sizes, random, 2),
              'plackett-luce': lambda: fit(sizes, random, _LISTS_OF),
@@ -140,7 +140,7 @@ def of(tree_R, r: int):
 
 
 def model_and_tokenizer():
-  return models.create(**gram_labels.MODEL), gram_labels.Words()
+  return models.create(**toy_judges.MODEL), toy_judges.Words()
 
 
 def imitate(sizes, params_R):
@@ -150,7 +150,7 @@ def imitate(sizes, params_R):
   def examples(seed):
     pairs = [chat.training_example(tokenizer, [
         *record['prompt'], {'role': 'assistant', 'content': record['chosen']}])
-             for record in gram_labels.toy(sizes.labels * 2, [seed, 10],
+             for record in toy_judges.toy(sizes.labels * 2, [seed, 10],
                                            flip=0.5)]
     return packing.pack_examples(*zip(*pairs, strict=True),
                                  num_rows=len(pairs), row_length=16)
@@ -167,13 +167,13 @@ def fit(sizes, params_R, size: int):
   count = sizes.labels * 2 // (size * (size - 1))  # as many comparisons
 
   def rows(seed):
-    records = gram_labels.toy(count, [seed, 11], flip=gram_labels.NOISE,
+    records = toy_judges.toy(count, [seed, 11], flip=gram_labels.NOISE,
                               size=size)
-    return gram_labels.in_rows([candidates.texts(tokenizer, r, _ROW)[0]
+    return toy_judges.in_rows([candidates.texts(tokenizer, r, _ROW)[0]
                                 for r in records], _ROW, size)
 
   params_R = jax.vmap(lambda p, key: reward_nets.from_language_model(
-      p, 1, key))(params_R, gram_labels.stacked(
+      p, 1, key))(params_R, toy_judges.stacked(
           [jax.random.key(seed) for seed in sizes.seeds]))
   forward = training.make_head_forward(reward_nets.RewardModel(model.config))
   return trained(sizes, training.compose(
@@ -181,15 +181,19 @@ def fit(sizes, params_R, size: int):
                  sizes.reward_steps, most=count)
 
 
+def stage_1(sizes) -> gram_labels.Sizes:
+  """How much of it."""
+  return gram_labels.SMOKE if sizes is SMOKE else gram_labels.Sizes()
+
+
 def fit_judge(sizes, params_R):
   """A judge for each seed, after stage 1."""
   model, tokenizer = model_and_tokenizer()
-  less = gram_labels.SMOKE if sizes is SMOKE else gram_labels.Sizes()
-  params_R = gram_labels.write_both(less, list(sizes.seeds), params_R)
+  params_R = toy_judges.write_both(stage_1(sizes), list(sizes.seeds), params_R)
 
   def rows(seed):
-    records = gram_labels.toy(sizes.labels, [seed, 11], flip=gram_labels.NOISE)
-    return gram_labels.in_rows([judge_prompts.comparison(
+    records = toy_judges.toy(sizes.labels, [seed, 11], flip=gram_labels.NOISE)
+    return toy_judges.in_rows([judge_prompts.comparison(
         tokenizer, record, _ROW, 0)[0] for record in records], _ROW)
 
   forward = training.make_label_forward(
@@ -200,15 +204,15 @@ def fit_judge(sizes, params_R):
 
 
 def trained(sizes, loss_fn, params_R, rows, steps, most=32):
-  data_R = gram_labels.stacked([rows(seed) for seed in sizes.seeds])
+  data_R = toy_judges.stacked([rows(seed) for seed in sizes.seeds])
   rate_R = np.full(len(sizes.seeds), _REWARD_RATE)
-  return gram_labels.train(loss_fn, params_R, data_R, rate_R, steps,
+  return toy_judges.train(loss_fn, params_R, data_R, rate_R, steps,
                            min(32, most))
 
 
 class Pieces(NamedTuple):
   """Compiled once for all arms and seeds."""
-  tokenizer: gram_labels.Words
+  tokenizer: toy_judges.Words
   sample: object
   score: object
   weights: object

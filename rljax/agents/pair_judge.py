@@ -13,9 +13,9 @@ probabilities shrinks towards 1/2. A judge has no score for a response alone.
 | in the official code | here |
 |---|---|
 | demo: softmax over the orders | over the labels |
-| knock-out; in an earlier version scores against an anchor | both |
-| nothing ranks all responses | `round_robin`: mean share of wins, ours |
-| a list at a time | `rank`: many lists side by side |
+| knock-out; in an earlier version scores against an anchor | both, in `rank` |
+| nothing ranks all responses | round robin: mean share of wins, ours |
+| a list at a time | many lists side by side |
 | PPO's reward is against a greedy answer | `against_reference` |
 
 Reference: GRAM (arXiv 2506.14175) and its official code; the greedy reference
@@ -102,16 +102,20 @@ def rank(judge: PairJudge, prompts: Sequence[Any],
          average: str = 'probability') -> list[np.ndarray]:
   """score_N of each list, the more the better, by one of RANKINGS.
 
+  round_robin: the mean of a response's scores over all its opponents.
+  anchor: r_i - r_0 by n - 1 comparisons with the first, whose score is 0.
+  knockout: the best by n - 1 comparisons, and no more: 1 for it, 0 for all
+    others; a tie keeps the incumbent.
+
   All lists are asked for side by side: a judge is called no more often than for
-  the longest of them. A knockout finds the best and no more: 1 for it, 0 for
-  all others. NaN for the whole of a list of which the judge could not be shown
-  a pair: what is missing might have decided it.
+  the longest of them. NaN for the whole of a list of which the judge could not
+  be shown a pair: what is missing might have decided it.
 
   Args:
     judge: who is asked.
     prompts: one for each list.
     lists: of responses.
-    ranking: 'round_robin', 'anchor' (the first of a list) or 'knockout'.
+    ranking: which comparisons are made.
     average: as in `scores`.
 
   Raises:
@@ -120,8 +124,8 @@ def rank(judge: PairJudge, prompts: Sequence[Any],
   if ranking not in RANKINGS:
     raise ValueError(f'Expected a ranking among {RANKINGS}, got {ranking!r}. '
                      'Correct it.')
-  games = {'round_robin': _round_robin, 'knockout': _knockout,
-           'anchor': lambda count: _anchor(count, 0, 0.0)}[ranking]
+  games = dict(round_robin=_round_robin, anchor=_anchor,
+               knockout=_knockout)[ranking]
   found = _play(judge, prompts, lists, [games(len(one)) for one in lists],
                 average)
   missing = lambda one: np.full(len(one), np.nan)
@@ -135,39 +139,6 @@ def rank(judge: PairJudge, prompts: Sequence[Any],
 def num_calls(ranking: str, count: int) -> int:
   """Pairs that a judge is shown for a list of so many, in both orders."""
   return count * (count - 1) if ranking == 'round_robin' else 2 * (count - 1)
-
-
-def knockout(judge: PairJudge, prompt: Any, responses: Sequence[str], *,
-             average: str = 'probability') -> int:
-  """Index of the best, by n - 1 comparisons; a tie keeps the incumbent.
-
-  Raises:
-    ValueError: no response, or a pair that the judge cannot be shown.
-  """
-  return _alone(judge, prompt, responses, _knockout(len(responses)), average)
-
-
-def anchor(judge: PairJudge, prompt: Any, responses: Sequence[str], *,
-           anchor: int = 0, anchor_score: float = 0.0,
-           average: str = 'probability') -> np.ndarray:
-  """score_N by n - 1 comparisons with one of them: r_i - r_anchor + its score.
-
-  Raises:
-    ValueError: no such anchor, or a pair that the judge cannot be shown.
-  """
-  return _alone(judge, prompt, responses,
-                _anchor(len(responses), anchor, anchor_score), average)
-
-
-def round_robin(judge: PairJudge, prompt: Any, responses: Sequence[str], *,
-                average: str = 'probability') -> np.ndarray:
-  """score_N: the mean of a response's scores over all its opponents.
-
-  Raises:
-    ValueError: fewer than two responses, or a pair that the judge cannot be
-      shown.
-  """
-  return _alone(judge, prompt, responses, _round_robin(len(responses)), average)
 
 
 def against_reference(judge: PairJudge, prompts: Sequence[Any],
@@ -198,16 +169,10 @@ def _knockout(count: int) -> _Game:
   return best
 
 
-def _anchor(count: int, anchor: int, anchor_score: float) -> _Game:
+def _anchor(count: int) -> _Game:
   _check(count, 1)
-  if not 0 <= anchor < count:
-    raise ValueError(f'Expected an anchor below {count}, got {anchor}. Correct '
-                     'it.')
-  others = [i for i in range(count) if i != anchor]
-  found_N2 = yield [(anchor, i) for i in others]
-  score_N = np.full(count, float(anchor_score))
-  score_N[others] += found_N2[:, 1] - found_N2[:, 0]
-  return score_N
+  found_N2 = yield [(0, i) for i in range(1, count)]
+  return np.concatenate([[0.0], found_N2[:, 1] - found_N2[:, 0]])
 
 
 def _round_robin(count: int) -> _Game:
@@ -238,16 +203,6 @@ def _play(judge, prompts, lists, games, average) -> list[Any]:
     answers = dict(zip(wanted, parts, strict=True))
     lacking |= {k for k, r_N2 in answers.items() if np.isnan(r_N2).any()}
   return results
-
-
-def _alone(judge, prompt, responses, game, average) -> Any:
-  """One game; a comparison that is missing would decide it."""
-  found, = _play(judge, [prompt], [responses], [game], average)
-  if found is None:
-    raise ValueError(
-        f'Expected a score for each pair of {len(responses)} responses, got '
-        'some without. Leave out responses that the judge cannot be shown.')
-  return found
 
 
 def _check(count: int, least: int):

@@ -14,6 +14,7 @@ from typing import Callable
 import numpy as np
 
 from rljax.data import chat
+from rljax.data import preference_forms as forms
 from rljax.data import preference_tokens
 from rljax.data.preference import Record
 from rljax.data.tokenizer import Tokenizer
@@ -44,8 +45,12 @@ def texts(tokenizer: Tokenizer, record: Record,
   if any(chat.has_special(tokenizer, response, may_end=True)
          for response in responses):
     return None, 'special_token_inside'
+  # A list says nothing of where its responses end.
+  ends = [True] * len(responses) if 'responses' in record else [
+      record.get(field, True) for field in forms.ENDS.values()]
   pairs = [preference_tokens.prompt_and_response(
-      tokenizer, record['prompt'], response) for response in responses]
+      tokenizer, record['prompt'], response, ends=end)
+           for response, end in zip(responses, ends, strict=True)]
   prompt = pairs[0][0]
   answers = [answer for _, answer in pairs]
   most = preference_tokens.equal_budget(

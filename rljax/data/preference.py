@@ -2,7 +2,8 @@ r"""Preferences from local files: which of two responses was chosen.
 
 Records are dictionaries:
 
-  pair    id, prompt, chosen, rejected, margin, domain, file_line
+  pair    id, prompt, chosen, rejected, margin, domain, file_line; and, where
+          the file says so, chosen_ends, rejected_ends
   label   a pair with one of its responses; '' stands for the other
   step    a pair with `steps`, the text with which its answer begins, or ''
   list    id, prompt, responses, domain, file_line
@@ -10,9 +11,10 @@ Records are dictionaries:
 A prompt is a list of messages, a response the text of the assistant's next
 message. A list has its responses best first (Plackett-Luce), or is two of which
 nobody has said which is better. A margin is by how much the chosen one is
-better, in whatever unit the file has; None where it does not say. A step goes
-on where the turn of the assistant breaks off, with no sign in between; it has
-no stop token (`data.ends=False`). Steps of one question are held out together.
+better, in whatever unit the file has; None where it does not say. A response
+that was cut off does not end: no stop token is learnt behind it. Nor does a
+step (`data.ends=False`), which goes on where the turn of the assistant breaks
+off, with no sign in between. Steps of one question are held out together.
 
 | form | a line |
 |---|---|

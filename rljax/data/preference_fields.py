@@ -113,7 +113,7 @@ def number(row, field, where) -> float:
   return float(value)
 
 
-def switch(row, field, where) -> bool:
+def flag(row, field, where) -> bool:
   if not isinstance(row[field], bool):
     raise ValueError(f'Expected true or false in the field {field!r} of '
                      f'{where}, got {row[field]!r}; correct the line.')

@@ -23,6 +23,9 @@ REASONS = (
     'tied',              # they say that neither is better
     'too_few',           # responses to compare
 )
+# Side of a pair -> field that says whether the response ends where its text
+# does, or was cut off; it ends where nothing is said.
+ENDS = {'chosen': 'chosen_ends', 'rejected': 'rejected_ends'}
 _TURN = re.compile(r'\n\n(Human|Assistant):')
 _ROLES = {'Human': 'user', 'Assistant': 'assistant'}
 
@@ -124,12 +127,14 @@ def jsonl(row: Row, where: str, options: Options) -> Row:
   del options
   fields.check_fields(row, where, ('prompt', 'chosen', 'rejected'),
           ('id', 'margin', 'domain', 'score_chosen', 'score_rejected',
-           'provenance'))
+           'provenance', *ENDS.values()))
   record = _pair(fields.prompt(row['prompt'], 'prompt', where),
                  fields.response(row, 'chosen', where),
                  fields.response(row, 'rejected', where), _margin(row, where),
                  fields.domain(row, where))
-  return record | fields.own_id(row, where)
+  return record | fields.own_id(row, where) | {
+      field: fields.flag(row, field, where) for field in ENDS.values()
+      if field in row}
 
 
 def steps(row: Row, where: str, options: Options) -> Row:
@@ -146,10 +151,10 @@ def labels(row: Row, where: str, options: Options) -> Row:
                       ('id', 'domain'))
   response = fields.response(row, 'response', where)
   _check_texts([response], ['response'])
-  sides = ('', response) if not fields.switch(row, 'label', where) else (
-      response, '')
+  good = fields.flag(row, 'label', where)
   return {'prompt': fields.prompt(row['prompt'], 'prompt', where),
-          'chosen': sides[0], 'rejected': sides[1], 'margin': None,
+          'chosen': response if good else '',
+          'rejected': '' if good else response, 'margin': None,
           'domain': fields.domain(row, where), **fields.own_id(row, where)}
 
 

@@ -21,6 +21,7 @@ import hashlib
 import numpy as np
 
 from rljax.data import chat
+from rljax.data import preference_forms as forms
 from rljax.data.preference import Record
 from rljax.data.tokenizer import HuggingFaceTokenizer
 from rljax.data.tokenizer import Message
@@ -109,14 +110,15 @@ def prompt_and_response(
 def tokenize(tokenizer: Tokenizer, record: Record, *,
              ends: bool = True) -> TokenPair:
   """A pair's tokens, uncut; every response token counts."""
-  steps = record['steps'] if 'steps' in record else ''
-  found = {side: prompt_and_response(tokenizer, record['prompt'], record[side],
-                                     steps=steps, ends=ends)
-           for side in ('chosen', 'rejected') if record[side]}
+  steps = record.get('steps', '')
+  found = {side: prompt_and_response(
+      tokenizer, record['prompt'], record[side], steps=steps,
+      ends=ends and record.get(field, True))
+           for side, field in forms.ENDS.items() if record[side]}
   prompt = next(iter(found.values()))[0]
   # A label stands alone: its other side is not there, stop token and all.
   chosen, rejected = (found[side][1] if side in found else prompt[:0]
-                      for side in ('chosen', 'rejected'))
+                      for side in forms.ENDS)
   return TokenPair(record['id'], prompt, chosen, rejected,
                    np.ones(len(chosen), bool), np.ones(len(rejected), bool),
                    record['margin'], record['domain'])

@@ -68,7 +68,7 @@ class Item:
   num_right: int
   group: str                   # what the scores are averaged by
   models: tuple[str, ...] = ()  # who wrote the responses; (): not said
-  image: str = ''              # path of the image, relative to the data
+  image: str = ''              # its path beside the data; nobody is shown it
   gold: tuple[float, ...] = ()  # of best_of_n: the true reward of each
 
 

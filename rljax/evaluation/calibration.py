@@ -152,10 +152,15 @@ def summarize(margin_I, *, seed: int, temperature: float = 1.0,
 
 
 def before_and_after(margin_I, *, seed: int, num_bins: int = 10,
-                     ) -> tuple[Summary, Summary]:
-  """The same half of the pairs, at T = 1 and at the T of the other half."""
+                     ) -> tuple[Summary, Summary] | None:
+  """The same half of the pairs, at T = 1 and at the T of the other half.
+
+  None: that other half is all ties, and no T can be fitted on it.
+  """
   margin_I = _finite(margin_I)
   fitted_I = split(len(margin_I), seed)
+  if not np.any(margin_I[fitted_I]):
+    return None
   temperature = fit_temperature(*in_drawn_order(margin_I[fitted_I], seed))
   measure = lambda t: summarize(margin_I[~fitted_I], seed=seed, temperature=t,
                                 num_bins=num_bins)

@@ -4,9 +4,11 @@ Of two candidates, Δ is the score of the better less that of the worse:
 
   nll = -(1-ε) log σ(Δ - m) - ε log σ(m - Δ)
 
-With ε = 0 this is Bradley and Terry's; a share ε of wrong labels is expected
-else, and Δ is drawn to log((1-ε)/ε) + m instead of ∞. Preference objectives on
-differences of log-probabilities are the same function of another Δ.
+With ε = 0 this is Bradley and Terry's; else ε smooths what the label says, and
+Δ of one label is drawn to log((1-ε)/ε) + m instead of ∞. Of labels a share η of
+which is wrong, smoothing and noise add up: the expectation is least where
+σ(Δ - m) = (1-η)(1-ε) + ηε. Preference objectives on differences of
+log-probabilities are the same function of another Δ.
 
 Reference: arXiv 2009.01325, eq. 1; margin: arXiv 2307.09288, eq. 2; ε: arXiv
 2506.14175.

@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 from typing import Any
+import uuid
 import zipfile
 import zlib
 
@@ -141,7 +142,7 @@ def _path(folder, part: int) -> pathlib.Path:
 def _write(path, values):
   flat = {name: np.concatenate([sides[i] for sides in values])
           for i, name in enumerate(('chosen', 'rejected'))}
-  temporary = path.with_suffix('.tmp')
+  temporary = _temporary(path)
   with temporary.open('wb') as file:
     np.savez(file, **flat)
     file.flush()
@@ -170,6 +171,11 @@ def _read(path, pairs) -> list[Sides]:
 
 
 def _replace(path, data: bytes):
-  temporary = path.with_suffix('.tmp')
+  temporary = _temporary(path)
   temporary.write_bytes(data)
   os.replace(temporary, path)
+
+
+def _temporary(path):
+  """A name of its own: another run may write the same into a shared folder."""
+  return path.with_suffix(f'.{uuid.uuid4().hex}.tmp')

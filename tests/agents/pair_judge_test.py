@@ -27,6 +27,12 @@ def sigmoid(x):
   return 1 / (1 + np.exp(-x))
 
 
+def ranked(judge, responses, ranking):
+  """score_N of one list."""
+  score_N, = pair_judge.rank(judge, [''], [list(map(str, responses))], ranking)
+  return score_N
+
+
 class ScoresTest(parameterized.TestCase):
 
   def test_softmax_over_the_labels_and_not_over_the_orders(self):
@@ -106,26 +112,31 @@ class RankingTest(parameterized.TestCase):
   def test_knockout_finds_the_best_of_every_order(self, count):
     for order in itertools.permutations(range(count)):
       judge = Oracle(favour=1.5)
-      best = pair_judge.knockout(judge, '', [str(q) for q in order])
-      self.assertEqual(order[best], count - 1)
+      score_N = ranked(judge, order, 'knockout')
+      np.testing.assert_array_equal(score_N, np.array(order) == count - 1)
       self.assertEqual(judge.asked, 2 * (count - 1))  # two orders each
 
   def test_a_tie_keeps_the_incumbent(self):
-    self.assertEqual(pair_judge.knockout(Oracle(), '', ['1', '2', '2']), 1)
+    np.testing.assert_array_equal(
+        ranked(Oracle(), [1, 2, 2], 'knockout'), [0, 1, 0])
 
   @parameterized.parameters(0, 2)
   def test_an_anchor_orders_all_others(self, anchor):
-    qualities = [0.3, -1.0, 0.7, 2.0, 0.1]
+    qualities = np.roll([0.3, -1.0, 0.7, 2.0, 0.1], -anchor)
     judge = Oracle(favour=-2.0)
-    score_N = pair_judge.anchor(judge, '', [str(q) for q in qualities],
-                                anchor=anchor, anchor_score=0.25)
+    score_N = ranked(judge, qualities, 'anchor')
     np.testing.assert_array_equal(np.argsort(score_N), np.argsort(qualities))
-    self.assertEqual(score_N[anchor], 0.25)
+    self.assertEqual(score_N[0], 0.0)
     self.assertEqual(judge.asked, 8)
+
+  def test_an_anchor_by_hand(self):
+    # σ(1) - σ(-1), and σ(-2) - σ(2).
+    np.testing.assert_allclose(ranked(Oracle(), [2, 3, 0], 'anchor'),
+                               [0, 0.462117, -0.761594], atol=1e-6)
 
   def test_round_robin_by_hand(self):
     # σ(1) = 0.7311, σ(2) = 0.8808, by pairs (0, 1), (0, 2), (1, 2).
-    score_N = pair_judge.round_robin(Oracle(), '', ['2', '1', '0'])
+    score_N = ranked(Oracle(), [2, 1, 0], 'round_robin')
     np.testing.assert_allclose(score_N, [
         (0.731059 + 0.880797) / 2, (0.268941 + 0.731059) / 2,
         (0.119203 + 0.268941) / 2], atol=1e-6)
@@ -145,10 +156,9 @@ class RankingTest(parameterized.TestCase):
     reward_N = pair_judge.against_reference(
         judge, ['', ''], ['a', 'a'], ['b', 'long'])
     np.testing.assert_array_equal(np.isnan(reward_N), [False, True])
-    for rank in (pair_judge.knockout, pair_judge.anchor,
-                 pair_judge.round_robin):
-      with self.assertRaisesRegex(ValueError, 'cannot be shown'):
-        rank(judge, '', ['a', 'long', 'b'])
+    for ranking in pair_judge.RANKINGS:
+      np.testing.assert_array_equal(
+          ranked(judge, ['a', 'long', 'b'], ranking), [np.nan] * 3)
 
   @parameterized.product(ranking=pair_judge.RANKINGS, favour=(0.0, 3.0))
   def test_the_best_of_each_list_side_by_side(self, ranking, favour):
@@ -170,14 +180,7 @@ class RankingTest(parameterized.TestCase):
       self.assertEqual(sum(some > 0 for some in calls),
                        4 if ranking == 'knockout' else 1)
     with self.subTest('as a list by itself'):
-      alone = pair_judge.rank(judge, [''], lists[1:2], ranking)[0]
-      np.testing.assert_array_equal(found[1], alone)
-      if ranking == 'knockout':
-        np.testing.assert_array_equal(
-            alone, np.eye(5)[pair_judge.knockout(judge, '', lists[1])])
-      else:
-        np.testing.assert_array_equal(
-            alone, getattr(pair_judge, ranking)(judge, '', lists[1]))
+      np.testing.assert_array_equal(found[1], ranked(judge, lists[1], ranking))
 
   @parameterized.parameters(*pair_judge.RANKINGS)
   def test_one_order_alone_is_fooled_by_a_place(self, ranking):
@@ -213,13 +216,10 @@ class RankingTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "got 'swiss'"):
       pair_judge.rank(Oracle(), [''], [['1', '2']], 'swiss')
     self.assertEqual(pair_judge.rank(Oracle(), [], [], 'anchor'), [])
-    for rank, responses in ((pair_judge.knockout, []),
-                            (pair_judge.anchor, []),
-                            (pair_judge.round_robin, ['a'])):
+    for ranking, responses in (('knockout', []), ('anchor', []),
+                               ('round_robin', ['a'])):
       with self.assertRaisesRegex(ValueError, 'Sample more'):
-        rank(Oracle(), '', responses)
-    with self.assertRaisesRegex(ValueError, 'anchor below 2'):
-      pair_judge.anchor(Oracle(), '', ['1', '2'], anchor=2)
+        ranked(Oracle(), responses, ranking)
 
 
 if __name__ == '__main__':

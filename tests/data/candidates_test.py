@@ -29,6 +29,12 @@ class CandidatesTest(absltest.TestCase):
       self.assertEqual(text[-1], BYTES.eos_id)
       self.assertEqual(text.dtype, np.int32)
 
+  def test_what_was_cut_off_has_no_end(self):
+    pair = record('yes', 'no') | {'chosen_ends': False}
+    found, _ = candidates.texts(BYTES, pair, 500)
+    self.assertEqual([int(text[-1]) for text in found.texts],
+                     [ord('s'), BYTES.eos_id])
+
   def test_responses_are_cut_to_one_number_of_tokens(self):
     prompt = len(BYTES.apply_chat_template(record('', '')['prompt'], True))
     found, status = candidates.texts(

@@ -11,10 +11,11 @@ from absl.testing import parameterized
 import tokenizers
 import transformers
 
-from experiments.job import frozen_models
 from experiments.job import launch
+from experiments.job import starting_params
 from rljax.data import chat
 from rljax.data import tokenizer as tokenizer_lib
+from tests.end_to_end import smoke
 
 CHATML = (
     '{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>'
@@ -216,9 +217,15 @@ class DifferencesTest(absltest.TestCase):
     job = launch.Job('t', pathlib.Path(folder), None, None, None,
                      tokenizer_lib.ByteTokenizer(), {})
     with self.assertRaisesRegex(ValueError, 'one that differs: number of ids'):
-      frozen_models.check_tokenizer(job, folder)
+      starting_params.check_tokenizer(job, folder)
     same = dataclasses.replace(job, tokenizer=tokenizer_lib.load(folder))
-    frozen_models.check_tokenizer(same, folder)
+    starting_params.check_tokenizer(same, folder)
+    config = smoke.get_config('sft')  # a start is the reference of later
+    config.init.checkpoint = folder
+    with mock.patch.object(starting_params.convert, 'is_published',
+                           lambda path: True):
+      with self.assertRaisesRegex(ValueError, 'differs: number of ids'):
+        starting_params.initial_state(config, job, None, None)
 
 
 if __name__ == '__main__':

@@ -112,6 +112,7 @@ class FormsTest(parameterized.TestCase):
   @parameterized.parameters(
       ('jsonl', {'rejected': 3}, "field 'rejected' of .*line 2"),
       ('jsonl', {'margin': 'much'}, "'margin' of .*line 2, got 'much'"),
+      ('jsonl', {'chosen_ends': 'no'}, "true or false .*'chosen_ends' of .*2"),
       ('jsonl', {'margin': True}, "'margin' of .*line 2, got True"),
       ('jsonl', {'score_chosen': 1}, "both of 'score_chosen'"),
       ('jsonl', {'prompt': ''}, "'prompt' of .*line 2"),

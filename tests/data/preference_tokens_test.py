@@ -40,6 +40,11 @@ class BoundaryTest(parameterized.TestCase):
     pair = tokens_lib.tokenize(BYTE, record(), ends=False)
     self.assertEqual(bytes(pair.chosen.tolist()), b'Yes.')
 
+  def test_a_side_that_was_cut_off_gets_no_stop_token(self):
+    pair = tokens_lib.tokenize(BYTE, record() | {'rejected_ends': False})
+    self.assertEqual(pair.chosen.tolist(), [*b'Yes.', 258])
+    self.assertEqual(bytes(pair.rejected.tolist()), b'No.')
+
   @parameterized.parameters(('Yes.', ''), ('', 'Yes.'))
   def test_a_label_has_tokens_on_its_side_alone(self, *texts):
     (pair,), counts = tokens_lib.tokenize_all(BYTE, [record(*texts)], WIDE)

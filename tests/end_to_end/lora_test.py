@@ -10,7 +10,6 @@ import pytest
 from experiments import convert
 from experiments import sft
 from experiments import train_policy
-from experiments.job import frozen_models
 from experiments.job import launch
 from experiments.job import starting_params
 from rljax.interop import convert as interop
@@ -150,7 +149,7 @@ class LoraTest(absltest.TestCase):
     rows = batches.ModelInputs(
         tokens_BT, np.arange(16, dtype=np.int32)[None] * ones_BT, ones_BT,
         np.full((2, 16), 1 / 32, np.float32))
-    logps = lambda name, step: np.asarray(score(frozen_models.load(
+    logps = lambda name, step: np.asarray(score(starting_params.stored_params(
         job, str(self.folder / name), step), rows)[0])
     run, export = logps('parts/checkpoints', -1), logps('merged', -1)
     base = logps('base', 5)

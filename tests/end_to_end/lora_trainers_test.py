@@ -12,7 +12,6 @@ from configs.preference import tgdpo_tiny
 from configs.reward import bradley_terry_tiny
 from experiments import train_preference
 from experiments import train_reward_model
-from experiments.job import frozen_models
 from experiments.job import launch
 from experiments.job import starting_params
 from experiments.reward import trained_reward
@@ -103,11 +102,12 @@ class TrainersTest(absltest.TestCase):
     with self.assertRaisesRegex(
         ValueError, r'Expected the parameters that the adapters in .*run.* in '
         r'.*base, step 1, found nothing. Name .*`base`.*experiments.convert'):
-      frozen_models.load(job, str(run), -1)
-    assert_close(frozen_models.load(job, str(run), -1,
-                                    str(self.folder / 'moved')), want)
+      starting_params.stored_params(job, str(run), -1)
+    assert_close(starting_params.stored_params(
+        job, str(run), -1, str(self.folder / 'moved')), want)
     with self.assertRaisesRegex(ValueError, 'found nothing'):
-      frozen_models.load(job, str(run), -1, str(self.folder / 'elsewhere'))
+      starting_params.stored_params(job, str(run), -1,
+                                    str(self.folder / 'elsewhere'))
 
   def test_a_run_begins_and_is_measured_with_adapters_merged(self):
     config = with_adapters(dpo_tiny.get_config('smoke'), self.folder / 'base')
@@ -136,6 +136,11 @@ class TrainersTest(absltest.TestCase):
       read(plain, (run, -1))
     plain.lora.base = str(self.folder / 'moved')
     assert_close(read(plain, (run, -1)), want)
+    with self.subTest('adapters on adapters whose base has moved'):
+      third = with_adapters(dpo_tiny.get_config('smoke'), run)
+      third.lora.base = plain.lora.base
+      state = train_preference.run(third, self.folder / 'third')
+      assert_close(state.params.base, want)
 
   def test_adapters_on_random_parameters_find_them_by_the_seed(self):
     config = with_adapters(dpo_tiny.get_config('smoke'), '')
@@ -143,7 +148,8 @@ class TrainersTest(absltest.TestCase):
     state = train_preference.run(config, self.folder / 'run')
     config.seed = 0  # of the run at hand: not that of the other one
     job = launch.start(config, self.folder / 'reader', 'reader')
-    found = frozen_models.load(job, str(self.folder / 'run/checkpoints'), -1)
+    found = starting_params.stored_params(
+        job, str(self.folder / 'run/checkpoints'), -1)
     assert_close(found, lora.merge(state.params))
 
   def test_a_new_head_is_trained_in_full_beside_the_adapters(self):

@@ -117,7 +117,8 @@ class RewardModelTest(absltest.TestCase):
       found = pair_judge.scores(judge, pairs)
       np.testing.assert_allclose(found.sum(axis=1), 1.0)
       self.assertEqual(found[1, 0], 0.5)
-      self.assertEqual(pair_judge.knockout(judge, 'c', ['cc', 'cc']), 0)
+      np.testing.assert_array_equal(
+          pair_judge.rank(judge, ['c'], [['cc', 'cc']], 'knockout'), [[1, 0]])
     with self.subTest('a text that is too long for one answer is cut alike'):
       long = pair_judge.scores(judge, [pair_judge.Pair('c', 'a' * 900,
                                                        'b' * 900)])

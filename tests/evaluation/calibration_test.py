@@ -92,6 +92,18 @@ class TemperatureTest(parameterized.TestCase):
     self.assertAlmostEqual(after.temperature, 1.0, delta=0.35)
     self.assertEqual(after.accuracy, 0.0)
 
+  def test_ties_alone_leave_nothing_to_fit_on(self):
+    # Three of twenty pairs differ; by some seeds none of them is in the half
+    # that the temperature is fitted on.
+    margin = np.zeros(20)
+    margin[[3, 7, 11]] = 1.0, -0.5, 2.0
+    lacks = [not margin[calibration.split(20, seed)].any()
+             for seed in range(50)]
+    self.assertBetween(sum(lacks), 1, 49)
+    self.assertEqual([calibration.before_and_after(margin, seed=seed) is None
+                      for seed in range(50)], lacks)
+    self.assertIsNone(calibration.before_and_after(np.zeros(4), seed=0))
+
   def test_scores_that_are_all_equal_are_refused(self):
     with self.assertRaisesRegex(ValueError, 'differ in some pair'):
       calibration.fit_temperature(np.zeros(4), np.ones(4, bool))

@@ -1,6 +1,8 @@
 """All benchmarks in one command, with scores, verdicts and probabilities."""
 import json
 import pathlib
+import string
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -13,12 +15,15 @@ from experiments import train_reward_model
 from experiments.evaluation import evaluate_rewards_answers as answers_lib
 from experiments.evaluation import evaluate_rewards_measures as measures
 from experiments.evaluation import evaluate_rewards_models as asked_lib
+from rljax import prompts
 from rljax.agents import language_model
 from rljax.data import reward_benchmarks as files
+from rljax.evaluation import calibration
 from tests import configs_test
 
 _SUBSETS = ('alpacaeval-easy', 'llmbar-natural', 'donotanswer', 'math-prm')
 _SOURCES = ('mmlu-pro-law', 'livebench-math', 'livecodebench')
+_OF_TEXT = [name for name in files.READERS if name != 'vl_reward_bench']
 
 
 def text(quality, length=3):
@@ -84,7 +89,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
 
   def config(self, *names, **changes):
     config = rewards_mini.get_config()
-    for name in names or files.READERS:
+    for name in names:
       path = self.folder / f'{name}.jsonl'
       path.write_text(''.join(json.dumps(row) + '\n' for row in rows(name)))
       config.benchmarks[name] = str(path)
@@ -95,9 +100,18 @@ class EvaluateRewardsTest(parameterized.TestCase):
     return evaluate_rewards.run(self.config(*names, **changes),
                                 str(self.folder / workdir), model)
 
+  def recorded(self, model, *names):
+    """What is measured of answers that somebody else has asked for."""
+    config, path = self.config(*names), self.folder / f'{model.name}.jsonl'
+    for name in names:
+      answers_lib.ask(
+          model, name, files.read(name, config.benchmarks[name]), path,
+          num_votes=config.num_votes, seed=0, chunk=9, ranking=config.ranking)
+    return self.run_it(None, *names, asked=dict(path=str(path)))
+
   def test_a_scalar_model_on_all_benchmarks(self):
     model, _ = scalar()
-    found = self.run_it(model)
+    found = self.run_it(model, *_OF_TEXT)
     of = lambda name, rule, average: found[name]['scores'][rule][average][
         'estimate']
     self.assertEqual(of('reward_bench', 'official', 'overall'), 1.0)
@@ -123,7 +137,7 @@ class EvaluateRewardsTest(parameterized.TestCase):
 
   def test_a_judge_that_always_takes_the_first(self):
     found = self.run_it(judge(lambda a, b, call: 1.0), 'judge_bench',
-                        'reward_bench', 'rm_bench', 'vl_reward_bench')
+                        'reward_bench', 'rm_bench')
     scores = found['judge_bench']['scores']
     for rule in ('official', 'both orders right', 'swap average'):
       self.assertEqual(scores[rule]['micro']['estimate'], 0.0)
@@ -153,9 +167,9 @@ class EvaluateRewardsTest(parameterized.TestCase):
     self.assertGreater(found['best_of_n']['curve']['ties'], 0.5)
 
   def test_missing_verdicts_are_counted_both_ways(self):
-    found = self.run_it(judge(
+    found = self.recorded(judge(
         lambda a, b, call: np.nan if call == 4 else float(a > b)),
-                        'vl_reward_bench')['vl_reward_bench']
+                          'vl_reward_bench')['vl_reward_bench']
     self.assertEqual(found['counts']['unparsed'], 4)
     self.assertIsNone(found['scores']['official, k=5']['micro'])  # all left out
     self.assertEqual(found['scores']['strict, k=5']['micro']['estimate'], 1.0)
@@ -167,23 +181,51 @@ class EvaluateRewardsTest(parameterized.TestCase):
     self.assertEqual(
         silent['scores']['undecided wrong']['overall']['estimate'], 0.0)
 
-  def test_a_language_model_judges_through_its_words(self):
+  def by_words(self, **asked):
+    """What a language model says of judge_bench, and how often it was asked."""
+    calls = []
+
     def model(requests, *, on_reply=None):
       for i, request in enumerate(requests):
+        calls.append(request)
         content = request.messages[0]['content']
         first, second = (float(part.split()[0])
                          for part in content.split('quality ')[1:3])
         on_reply(i, language_model.Reply((language_model.Response(
             r'\boxed{%s}' % ('A' if first > second else 'B'), 'stop'),), 1, 1))
 
-    config = self.config('judge_bench')
+    config = self.config('judge_bench', asked=dict(
+        base_url='http://host/v1', model='m') | asked)
     made = asked_lib.from_language_model(
         config, model, self.folder / 'verdicts.jsonl')
     found = evaluate_rewards.run(config, str(self.folder / 'run'), made)
-    self.assertEqual(
-        found['judge_bench']['scores']['official']['macro']['estimate'], 1.0)
+    return found['judge_bench'], len(calls)
+
+  def test_a_language_model_judges_through_its_words(self):
+    found, calls = self.by_words()
+    self.assertEqual(found['scores']['official']['macro']['estimate'], 1.0)
+    self.assertEqual(calls, 24)
     self.assertLen((self.folder / 'verdicts.jsonl').read_text().splitlines(),
                    24)
+
+  def test_a_judge_that_is_asked_in_another_way_is_another_judge(self):
+    self.by_words()
+    with self.subTest('a key is no other way'):
+      self.assertEqual(self.by_words(api_key_env='KEY')[1], 0)
+    for change in (dict(model='n'), dict(temperature=0.5), dict(max_tokens=9),
+                   dict(num_retries=0), dict(base_url='http://other/v1')):
+      with self.subTest(str(change)):
+        self.assertEqual(self.by_words(**change)[1], 24)
+        self.assertEqual(self.by_words(**change)[1], 0)
+    with self.subTest('another prompt'):
+      prompt = string.Template('Which? $mark $prompt $first $second')
+      with mock.patch.object(prompts, 'load', return_value=prompt):
+        self.assertEqual(self.by_words()[1], 24)
+    lines = (self.folder / 'run' / 'answers.jsonl').read_text().splitlines()
+    names = list(dict.fromkeys(json.loads(line)['model'] for line in lines))
+    self.assertLen(names, 7)
+    self.assertRegex(names[0], '^m at http://host/v1, temperature=0.0, '
+                     'max_tokens=2048, num_retries=2, prompt [0-9a-f]{8}$')
 
   def test_a_pair_judge_of_logits(self):
     # GRAM's form: z_A - z_B = 2 (first - second) + 1 for the place.
@@ -224,12 +266,27 @@ class EvaluateRewardsTest(parameterized.TestCase):
 
   def test_recorded_answers_are_those_of_the_run(self):
     made = judge(lambda a, b, call: 0.5 + 0.4 * np.sign(a - b))
-    asked = self.run_it(made, 'judge_bench', 'vl_reward_bench')
-    config = self.config('judge_bench', 'vl_reward_bench')
-    with config.unlocked():
-      config.asked.path = str(self.folder / 'run' / 'answers.jsonl')
-    self.assertEqual(
-        evaluate_rewards.run(config, str(self.folder / 'again')), asked)
+    asked = self.run_it(made, 'judge_bench', 'rm_bench')
+    self.assertEqual(self.run_it(
+        None, 'judge_bench', 'rm_bench', workdir='again', asked=dict(
+            path=str(self.folder / 'run' / 'answers.jsonl'))), asked)
+
+  def test_nobody_is_asked_about_an_image_without_being_shown_it(self):
+    model, calls = scalar()
+    with self.assertRaisesRegex(
+        ValueError, "vl_reward_bench.*'scalar'.*Record"):
+      self.run_it(model, 'vl_reward_bench')
+    self.assertEmpty(calls)
+    for name in ('trained', 'server'):
+      config = self.config('vl_reward_bench', asked=dict(
+          name=name, path='run', base_url='http://localhost:1/v1', model='m'))
+      with self.assertRaisesRegex(
+          ValueError, f"asked.name='recorded'.*got '{name}'.*Record"):
+        evaluate_rewards.check(config)
+    with self.subTest('recorded answers are measured'):
+      found = self.recorded(model, 'vl_reward_bench')['vl_reward_bench']
+      self.assertEqual(
+          found['scores']['official, k=1']['micro']['estimate'], 1.0)
 
   def test_two_models_on_the_same_items(self):
     good, _ = scalar()
@@ -242,20 +299,14 @@ class EvaluateRewardsTest(parameterized.TestCase):
     self.assertEqual(micro['interval']['estimate'], 1.0)
     self.assertLess(micro['p_value'], 0.01)
 
-  @parameterized.parameters(
-      (dict(id='j0', scores=[1.0]), "2 numbers.*'scores'.*line 1"),
-      (dict(id='j0', votes=[[0, 1, 0, 2]]), "'votes'.*line 1"),
-      (dict(id='j0', votes=[[0, 1, 0, 1]]), r'\(1, 0, 0\).*both orders'),
-      (dict(id='j99', scores=[1, 2]), "answer to item 'j0'"),
-      (dict(id=3, scores=[1, 2]), "'id' of .*line 1"))
-  def test_a_recorded_line_that_does_not_fit(self, row, message):
-    path = self.folder / 'given.jsonl'
-    path.write_text(json.dumps(dict(benchmark='judge_bench') | row) + '\n')
-    config = self.config('judge_bench')
-    with config.unlocked():
-      config.asked.path = str(path)
-    with self.assertRaisesRegex(ValueError, message):
-      evaluate_rewards.run(config, str(self.folder / 'run'))
+  def test_two_models_in_one_file_are_refused_as_either(self):
+    self.run_it(scalar('one')[0], 'judge_bench')
+    self.run_it(scalar('two')[0], 'judge_bench')
+    path = str(self.folder / 'run' / 'answers.jsonl')
+    for model, named in ((None, dict(asked=dict(path=path))),
+                         (scalar()[0], dict(against=path))):
+      with self.assertRaisesRegex(ValueError, "'one' from line 1, 'two' from"):
+        self.run_it(model, 'judge_bench', workdir='again', **named)
 
   def test_texts_that_are_too_long_have_no_score(self):
     # Of each pair the longer one, twice; kept as null, and read back.
@@ -273,6 +324,18 @@ class EvaluateRewardsTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, 'no order'):
       self.run_it(answers_lib.Model('silent', scorer=lambda texts: np.full(
           len(texts), np.nan)), 'best_of_n')
+
+  def test_ties_among_the_pairs_to_fit_on_leave_calibration_out(self):
+    # The other half is right, and would be measured.
+    better = np.where(calibration.split(20, 0), 0.5, 0.8)
+    scored = [answers_lib.Answer(scores=(p, 0.5)) for p in better]
+    judged = [answers_lib.Answer(votes=((0, 1, 0, p), (1, 0, 0, 1 - p)))
+              for p in better]
+    for answers in (scored, judged):
+      found = [measures.calibrations(answers, seed=seed, num_bins=10)
+               for seed in (0, 1)]
+      self.assertIsNone(found[0])
+      self.assertEqual(found[1]['after'].num_pairs, 10)
 
   def test_infinite_scores_are_refused(self):
     bad = answers_lib.Model('bad', scorer=lambda texts: np.full(

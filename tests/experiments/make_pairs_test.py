@@ -1,9 +1,11 @@
 """Best of n against worst, picked by hand."""
+import dataclasses
 import pathlib
 import tempfile
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import numpy as np
 
 from configs.pairs import worked_sums
 from experiments import make_pairs
@@ -19,7 +21,17 @@ class PickTest(parameterized.TestCase):
     self.assertEqual(found['ties'], 1)
     self.assertEqual(found['pair'], {
         'id': 'r1', 'prompt': 'Say 1.', 'domain': 'math', 'chosen': 'text 5',
-        'rejected': 'text 7', 'score_chosen': 1.0, 'score_rejected': 0.0})
+        'rejected': 'text 7', 'score_chosen': 1.0, 'score_rejected': 0.0,
+        'chosen_ends': True, 'rejected_ends': True})
+
+  def test_what_the_limit_cut_off_says_so(self):
+    graded = graded_lib.make([[0, 1]])
+    roll = dataclasses.replace(
+        graded.rollout, stopped_PG=np.array([[False, True]]))
+    pair = make_pairs.pick(
+        dataclasses.replace(graded, rollout=roll), 0)['pair']
+    self.assertEqual((pair['chosen_ends'], pair['rejected_ends']),
+                     (True, False))
 
   @parameterized.parameters(
       ([1, 1, 1], 'all_equal_best'), ([0, 0, 0], 'all_equal_worst'),
@@ -50,9 +62,15 @@ class StepTest(absltest.TestCase):
     for newest in (7, 12):
       (folder / 'checkpoints' / str(newest)).mkdir(parents=True)
       self.assertEqual(make_pairs.claim(config, folder).init.step, 7)
+    with self.subTest('while nothing is sampled, another request may come'):
+      other = config.copy_and_resolve_references()
+      other.seed = 3
+      self.assertEqual(make_pairs.claim(other, folder).init.step, 12)
+    make_pairs.claim(config, folder)
+    (folder / 'groups.jsonl').write_text('')
     # Samples of the one are not mixed with those of another.
-    config.init.step = 12
-    with self.assertRaisesRegex(ValueError, 'init.step: there 7, now 12'):
+    config.init.step = 7
+    with self.assertRaisesRegex(ValueError, 'init.step: there 12, now 7'):
       make_pairs.claim(config, folder)
 
 

@@ -1,6 +1,8 @@
 """Scores on disk: kept by token, resumed, and refused when they are stale."""
+import os
 import pathlib
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
@@ -64,6 +66,20 @@ class ScoreCacheTest(parameterized.TestCase):
     model = Model()
     self.assert_whole(self.scored(model))
     self.assertEqual(model.calls, 3 - calls)
+    self.assertEmpty(list(self.folder.glob('*.tmp')))
+
+  def test_two_runs_may_write_the_same_part_at_once(self):
+    fsync, others = os.fsync, []
+
+    def while_it_is_written(file):
+      fsync(file)
+      if not others:
+        others.append(None)
+        others.append(self.scored(Model()))
+
+    with mock.patch.object(os, 'fsync', while_it_is_written):
+      self.assert_whole(self.scored(Model()))
+    self.assert_whole(others[1])
     self.assertEmpty(list(self.folder.glob('*.tmp')))
 
   @parameterized.parameters(

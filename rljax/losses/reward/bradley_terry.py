@@ -4,7 +4,9 @@
       + c (s_w + s_l)²
 
 A list of two is the ordinary pair; of a longer one all pairs weigh the same,
-and the list as much as any other.
+and the list as much as any other. ε smooths what the labels say, whether they
+are right or not: where a share η of them is wrong, the expected loss is least
+at σ(Δ - m) = (1-η)(1-ε) + ηε, so that ε = η does not undo the noise.
 
 Reference: InstructGPT (arXiv 2203.02155), eq. 1; margin m: Llama 2 (arXiv
 2307.09288), eq. 2; centring c: arXiv 2312.09244, §2.
@@ -28,7 +30,7 @@ def loss(
   Args:
     score_BPC: s.
     batch: holds the ranks and the margins.
-    wrong_label_mass: ε, the share of labels that may be wrong.
+    wrong_label_mass: ε, put on the order that the label denies.
     margin_coef: times the margin of the batch is m; 0 ignores margins.
     center_coef: c; 0.01 is usual.
 

@@ -95,6 +95,11 @@ class PinsTest(parameterized.TestCase):
     self.assertEqual(self.claim('guide'), 5)
     self.assertEqual(
         run_folder.stored_config(self.workdir).guide.step, 5)
+    (self.workdir / 'scores').mkdir()  # of that step
+    (self.other / '5').rmdir()
+    self.save(9)
+    with self.assertRaisesRegex(ValueError, 'Expected step 5'):
+      self.claim('guide')
 
   def test_a_start_that_is_not_read_again_may_be_gone(self):
     self.claim('init', reads_start=False)

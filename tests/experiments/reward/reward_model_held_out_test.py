@@ -8,6 +8,7 @@ from absl.testing import parameterized
 import numpy as np
 
 from experiments.reward import reward_model_held_out
+from rljax.evaluation import calibration
 
 
 class SummaryTest(parameterized.TestCase):
@@ -30,6 +31,15 @@ class SummaryTest(parameterized.TestCase):
     self.assertEqual(found['held_out']['accuracy'].estimate, 3 / 4)
     self.assertLen(found['calibration'], 2)
     self.assertLen(drawn, 1)
+
+  @parameterized.named_parameters(
+      ('all', np.zeros(20)),
+      ('those to fit on', np.where(calibration.split(20, 0), 0.0, 1.0)))
+  def test_ties_have_an_accuracy_and_no_calibration(self, margin_I):
+    found, drawn = self.summary(*margin_I)
+    self.assertEqual(found['held_out']['accuracy'].estimate, margin_I.mean())
+    self.assertNotIn('calibration', found)
+    self.assertEmpty(drawn)
 
   def test_pretraining_of_which_nothing_fits(self):
     form = types.SimpleNamespace(make=lambda record: (None, 'no_room'))

@@ -73,6 +73,21 @@ class CompareTest(parameterized.TestCase):
     other = {'seen': 'opposite', 'opposite': 'seen'}
     self.assertEqual(less['verdict'], other.get(verdict, verdict))
 
+  @parameterized.parameters(
+      # Differences 0.00, 0.01, 0.02: 0.01 with 4.303 * 0.01 / sqrt(3) = 0.0248
+      # on both sides, so -0.0148 to 0.0348.
+      ((0.10, 0.51, 0.92), 0.035, 'seen'),
+      ((0.10, 0.51, 0.92), 0.034, 'not seen'),
+      # 0.50, 0.51, 0.52: from 0.4852 to 0.5348, and as far below 0.
+      ((0.60, 1.01, 1.42), 0.485, 'opposite'),
+      ((0.60, 1.01, 1.42), 0.486, 'not seen'),
+      ((-0.40, -0.01, 0.38), 0.485, 'opposite'),
+      ((0.60, 1.01, 1.42), 0.535, 'seen'))
+  def test_alike_is_an_interval_within_what_was_named(self, b, within, verdict):
+    claim, = results((0.1, 0.5, 0.9), b, claims=[outcome.Claim(
+        'b gains as much', 'gain', 'b', 'a', 0, within)])['claims']
+    self.assertEqual(claim['verdict'], verdict)
+
   def test_the_interval_is_student_s(self):
     found = outcome.student([1.0, 2.0, 4.0, 5.0])
     # mean 3, deviation 1.8257, t(0.975, 3) = 3.1824
@@ -109,7 +124,8 @@ class CompareTest(parameterized.TestCase):
                         for _, seed, measure in asked))
 
   @parameterized.parameters(
-      dict(metric='none'), dict(arm='none'), dict(than='none'), dict(sign=2))
+      dict(metric='none'), dict(arm='none'), dict(than='none'), dict(sign=2),
+      dict(sign=0), dict(within=0.1))
   def test_a_claim_about_nothing_is_refused(self, **changes):
     claim = dict(text='x', metric='gain', arm='a', than='b', sign=1) | changes
     with self.assertRaisesRegex(ValueError, 'Correct the claim'):

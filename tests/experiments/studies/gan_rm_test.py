@@ -1,4 +1,5 @@
 """The study of GAN-RM: its plan, and a run in small."""
+import dataclasses
 import json
 import pathlib
 import tempfile
@@ -36,6 +37,23 @@ class PlanTest(absltest.TestCase):
     image_RYWU[:, 1:-1, 1:-1] = 1.0
     image_RYWU[1, 0] = image_RYWU[1, -1] = 0.0
     np.testing.assert_array_equal(gan_rm.is_framed(image_RYWU), [False, True])
+
+
+class PlaySeedsTest(absltest.TestCase):
+
+  def test_a_smoke_run_or_other_arms_are_not_taken_for_the_study(self):
+    folder = self.enter_context(tempfile.TemporaryDirectory())
+    plan = gan_rm.make()
+    other = dataclasses.replace(plan, arms={
+        **plan.arms, '128 targets': {'data.num_proxies': 127}})
+    play = lambda plan, smoke, value: [
+        line['arms'] for line in gan_rm.play_seeds(
+            plan, lambda *_: value, smoke, folder)]
+    five = [1] * len(plan.seeds), [2] * len(plan.seeds), [3] * len(plan.seeds)
+    self.assertEqual(play(plan, True, 1), five[0])
+    self.assertEqual(play(plan, False, 2), five[1])
+    self.assertEqual(play(other, False, 3), five[2])
+    self.assertEqual(play(plan, False, 4), five[1])  # of this study: kept
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ from absl.testing import absltest
 import numpy as np
 import pytest
 
-from experiments.studies import gram_labels
 from experiments.studies import outcome
 from experiments.studies import reward_models
+from experiments.studies import toy_judges
 from tests.packing import rollouts
 
 
@@ -34,7 +34,7 @@ class PlanTest(absltest.TestCase):
                      set(reward_models.ARMS))
 
   def test_truth_is_the_share_of_the_letter_in_words_of_five(self):
-    words = gram_labels.Words()
+    words = toy_judges.Words()
     texts, true_PG, right_PG = reward_models.read(
         words, drawn('aabca', 'aaaaaaa', 'bcdef', ''))
     self.assertEqual(texts, ['aabca', 'aaaaaaa', 'bcdef', ''])
