@@ -107,6 +107,15 @@ def _checked(row, where: str, item: files.Item, wanted, benchmark) -> Answer:
     raise ValueError(
         "Expected 'scores', or 'votes' as lists [first, second, call, "
         f'preference], in {where}, got {votes!r:.200}. Correct it.')
+  places = range(len(item.responses))
+  asked = [tuple(vote[:3]) for vote in votes]
+  for i, vote in enumerate(asked):
+    if not all(isinstance(x, int) for x in vote) or vote in asked[:i] or (
+        vote[0] == vote[1] or not {*vote[:2]} <= {*places}):
+      raise ValueError(
+          "Expected votes [first, second, call, preference] in the field "
+          f"'votes' of {where}, first and second two of the places "
+          f'0 to {places[-1]}, each three once, got {votes[i]}. Correct it.')
   answer = answers_lib.from_line(row)
   # Votes in orders that somebody else has drawn are as good as ours.
   what = slice(2, 3) if benchmark == 'vl_reward_bench' else slice(3)

@@ -9,7 +9,6 @@ import jax
 import optax
 
 from experiments.job import launch
-from experiments.job import pins
 from experiments.job import run_folder
 from rljax.data import tokenizer as tokenizers
 from rljax.interop import convert
@@ -46,14 +45,17 @@ def initial_state(config, job: launch.Job, optimizer, key, source=None,
     return _whole_state(
         job, optimizer, key, source or _start(config), config.lora.base,
         keep_optimizer=config.init.keep_optimizer and not source)
+  path = pathlib.Path(source[0]).expanduser().resolve() if source else None
+  if source and run_folder.is_run(path.parent):  # it says what it began with
+    config = _as_trained(path, config.lora.base)
+    base = base_params(config, job, _key(config))
+  else:
+    base = base_params(config, job, key, source)
   state, shardings = training_state.init_state(
-      job.model, optimizer, key, job.mesh, job.rules,
-      params=base_params(config, job, key, source),
+      job.model, optimizer, key, job.mesh, job.rules, params=base,
       adapt=adapting(config, whole))
   if source:
-    folder, step = source
-    state = state.replace(params=_restore(
-        job, pathlib.Path(folder).expanduser(), step, state.params))
+    state = state.replace(params=_restore(job, path, source[1], state.params))
   return state, shardings
 
 
@@ -63,8 +65,8 @@ def base_params(config, job: launch.Job, key, source=None):
   Arguments and errors are those of `initial_state`.
   """
   base, moved = _start(config), config.lora.base
-  if source:  # what those adapters lie on
-    base, moved = _base_of(config, source), ''
+  if source and moved:  # what those adapters lie on
+    base, moved = (moved, config.lora.base_step), ''
   if config.lora.rank:
     _check_adapters(config, base, source)
   state, _ = _whole_state(without_adapters(job), optax.identity(), key, base,
@@ -75,16 +77,6 @@ def base_params(config, job: launch.Job, key, source=None):
 def _start(config) -> tuple[str, int]:
   """(folder, step) of what a run begins with; no folder: random parameters."""
   return config.init.checkpoint, config.init.step
-
-
-def _base_of(config, source) -> tuple[str, int]:
-  """Likewise, of what the adapters in a folder were trained on."""
-  folder, step = (config.lora.base, config.lora.base_step) if (
-      config.lora.base) else _start(config)
-  run = pathlib.Path(source[0]).expanduser().resolve().parent
-  if step == pins.NEWEST and run_folder.is_run(run):  # as it was then
-    step = run_folder.stored_config(run).init.step
-  return folder, step
 
 
 def adapting(config, whole=()):
@@ -145,21 +137,12 @@ def stored_params(job: launch.Job, folder: str, step: int, base: str = ''):
   path = pathlib.Path(folder).expanduser().resolve()
   abstract = training_state.abstract_state(
       job.model, optax.identity(), job.mesh, job.rules).params
-  config = run_folder.stored_config(path.parent) if (
-      run_folder.is_run(path.parent)) else None
-  if config is None or 'lora' not in config or not config.lora.rank:
+  if not _trained_adapters(path):
     return _restore(job, path, step, abstract)
-  if 'form' in config and config.form == 'scores':
-    raise ValueError(
-        f'Expected the parameters of a language model in {path}, got a reward '
-        'model that has trained adapters and a head, which lie together on no '
-        'base. Name a run without adapters, or what this one began with.')
-  _find_base(config, path, base)
+  config = _as_trained(path, base)
   adapted = dataclasses.replace(job, fingerprint=job.fingerprint | {
       'lora': launch.adapters(config)})
-  state, _ = initial_state(
-      config, adapted, optax.identity(),
-      training_state.named_keys(config.seed, 'init')['init'])
+  state, _ = initial_state(config, adapted, optax.identity(), _key(config))
   merge = jax.jit(lora.merge, out_shardings=jax.tree.map(
       lambda x: x.sharding, abstract))
   return merge(_restore(adapted, path, step, state.params))
@@ -183,13 +166,41 @@ def check_tokenizer(job: launch.Job, folder: str):
         'tokenizer.')
 
 
-def _find_base(config, path, base):
-  """Puts a given base into the config, and refuses one that is not there."""
-  if base:
+def _trained_adapters(folder) -> bool:
+  """Whether checkpoints are there of a run that trained adapters."""
+  path = pathlib.Path(folder).expanduser().resolve()
+  if not checkpoint.steps_in(path) or not run_folder.is_run(path.parent):
+    return False
+  config = run_folder.stored_config(path.parent)
+  return 'lora' in config and bool(config.lora.rank)
+
+
+def _key(config):
+  return training_state.named_keys(config.seed, 'init')['init']
+
+
+def _as_trained(path, base: str):
+  """The config of a run of adapters, and in it where their base is now.
+
+  Of adapters on adapters, `base` is what the first of these lie on that do not
+  find theirs.
+
+  Raises:
+    ValueError: it is not there, or they have a head beside them.
+  """
+  config = run_folder.stored_config(path.parent)
+  if 'form' in config and config.form == 'scores':
+    raise ValueError(
+        f'Expected the parameters of a language model in {path}, got a reward '
+        'model that has trained adapters and a head, which lie together on no '
+        'base. Name a run without adapters, or what this one began with.')
+  if base and _trained_adapters(config.init.checkpoint):
+    config.lora.base = base
+  elif base:
     config.init.checkpoint, config.lora.base = base, ''
   folder, step = _start(config)
   if not folder or convert.is_published(folder):
-    return  # without one, it was random parameters of the run's seed
+    return config  # without one, it was random parameters of the run's seed
   steps = checkpoint.steps_in(pathlib.Path(folder).expanduser())
   if not steps or step >= 0 and step not in steps:
     raise ValueError(
@@ -198,6 +209,7 @@ def _find_base(config, path, base):
         f'{steps or "nothing"}. Name the folder that holds them now, as `base` '
         'of a reference, a guide or config.lora, or name an export in the '
         'place of the run: experiments.convert merges the two where both are.')
+  return config
 
 
 def _restore(job, folder, step, params):

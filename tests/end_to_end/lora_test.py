@@ -1,6 +1,7 @@
 """Runs that train adapters: stopped, read back, exported, and RL on them."""
 import json
 import pathlib
+import shutil
 
 from absl.testing import absltest
 import jax
@@ -93,11 +94,18 @@ class LoraTest(absltest.TestCase):
       found = read_back(config, job, self.folder / 'parts')
       jax.tree.map(np.testing.assert_array_equal, found, state.params)
       config.init.checkpoint = str(self.folder / 'parts' / 'checkpoints')
-      with self.assertRaisesRegex(ValueError, 'Expected config.lora.base'):
-        read_back(config, job, self.folder / 'parts')
-      config.lora.base = str(self.folder / 'base')
       found = read_back(config, job, self.folder / 'parts')
       jax.tree.map(np.testing.assert_array_equal, found, state.params)
+    with self.subTest('without its configuration the base must be named'):
+      shutil.copytree(self.folder / 'parts/checkpoints',
+                      self.folder / 'copied/checkpoints')
+      config.init.checkpoint = str(self.folder / 'copied' / 'checkpoints')
+      with self.assertRaisesRegex(ValueError, 'Expected config.lora.base'):
+        read_back(config, job, self.folder / 'copied')
+      config.lora.update(base=str(self.folder / 'base'), base_step=5)
+      found = read_back(config, job, self.folder / 'copied')
+      jax.tree.map(np.testing.assert_array_equal, found, state.params)
+      config.lora.update(base='', base_step=-1)
     self.check_exports(config, state.params)
     with self.subTest('another rank is another run'):
       config.lora.rank = 4

@@ -126,10 +126,10 @@ class TrainersTest(absltest.TestCase):
       self.assertGreater(apart(want, self.base), 1e-3)
     with self.subTest('adapters on adapters'):
       second = with_adapters(dpo_tiny.get_config('smoke'), run)
-      state = train_preference.run(second, self.folder / 'second')
-      assert_close(state.params.base, want)
+      ends = {'second': train_preference.run(second, self.folder / 'second')}
+      assert_close(ends['second'].params.base, want)
       found = read(plain, (str(self.folder / 'second' / 'checkpoints'), -1))
-      assert_close(found, lora.merge(state.params))
+      assert_close(found, lora.merge(ends['second'].params))
       self.assertGreater(apart(found, want), 1e-3)
     (self.folder / 'base').rename(self.folder / 'moved')
     with self.assertRaisesRegex(ValueError, 'found nothing'):
@@ -139,8 +139,14 @@ class TrainersTest(absltest.TestCase):
     with self.subTest('adapters on adapters whose base has moved'):
       third = with_adapters(dpo_tiny.get_config('smoke'), run)
       third.lora.base = plain.lora.base
-      state = train_preference.run(third, self.folder / 'third')
-      assert_close(state.params.base, want)
+      ends['third'] = train_preference.run(third, self.folder / 'third')
+      assert_close(ends['third'].params.base, want)
+    with self.subTest('and these, read back'):
+      for name in ('second', 'third'):
+        chain = str(self.folder / name / 'checkpoints')
+        plain.lora.base = str(self.folder / 'moved')
+        found = read(plain, (chain, -1))
+        assert_close(found, lora.merge(ends[name].params))
 
   def test_adapters_on_random_parameters_find_them_by_the_seed(self):
     config = with_adapters(dpo_tiny.get_config('smoke'), '')

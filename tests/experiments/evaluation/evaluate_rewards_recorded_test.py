@@ -97,6 +97,10 @@ class ReadTest(parameterized.TestCase):
   @parameterized.parameters(
       (dict(scores=[1.0]), "2 numbers.*'scores'.*line 1"),
       (dict(votes=[[0, 1, 0, 2]]), "'votes'.*line 1"),
+      (dict(votes=[[1, 2, 0, 1]]), r'places 0 to 1.*got \[1, 2, 0, 1\]'),
+      (dict(votes=[[1, 1, 0, 1]]), r'two of the places.*got \[1, 1, 0, 1\]'),
+      (dict(votes=[[0.9, 0, 0, 1]]), r'got \[0.9, 0, 0, 1\]'),
+      (dict(votes=[[0, 1, 0, 1], [0, 1, 0, 0]]), r'once, got \[0, 1, 0, 0\]'),
       (dict(votes=[[0, 1, 0, 1]]), r'\(1, 0, 0\).*both orders'),
       (dict(id='i99', scores=[1, 2]), "answer to item 'i0'"),
       (dict(id=3, scores=[1, 2]), "'id' of .*line 1"))
