@@ -232,6 +232,11 @@ def _whole_state(job: launch.Job, optimizer, key, source, moved,
     return training_state.init_state(
         job.model, optimizer, key, job.mesh, job.rules,
         params=stored_params(job, folder, step, moved))
+  if _trained_adapters(folder):
+    raise ValueError(
+        'Expected init.keep_optimizer=False with a start that has trained '
+        f'adapters, whose moments are of these alone, got True for {folder}. '
+        'Correct it.')
   kept = training_state.abstract_state(
       job.model, optimizer, job.mesh, job.rules)
   with checkpoint.Checkpointer(pathlib.Path(folder).expanduser(),

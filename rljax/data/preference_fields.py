@@ -19,8 +19,8 @@ def prompt(value, field, where) -> list[Row]:
   if found[-1]['role'] == 'assistant':
     raise ValueError(
         f'Expected the field {field!r} of {where} to end before a turn of the '
-        'assistant, got one at its end; move it into the responses, or read '
-        "the file as 'steps'.")
+        'assistant, got one at its end; move it into the responses, or, where '
+        "it is the steps of an answer, read the file as 'steps'.")
   return found
 
 

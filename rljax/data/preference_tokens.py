@@ -86,6 +86,11 @@ def prompt_and_response(
   _check_start(tokenizer, before)
   if len(whole) <= len(before) or not np.array_equal(
       before, whole[:len(before)]):
+    if steps:
+      raise ValueError(
+          'Expected a step that begins where a token ends, got '
+          f'{steps[-20:]!r} and {response[:20]!r}, which the tokenizer joins. '
+          'Move the white space between them to the beginning of the response.')
     raise ValueError(
         'Expected the rendered prompt to be the beginning of prompt and '
         f'response, got {before[-8:].tolist()} at its end and '
@@ -163,7 +168,11 @@ def tokenize_all(
   """All pairs that fit, and COUNTS of what was cut and what was left out."""
   pairs, counts = [], dict.fromkeys(COUNTS, 0)
   for record in records:
-    whole = tokenize(tokenizer, record, ends=ends)
+    try:
+      whole = tokenize(tokenizer, record, ends=ends)
+    except ValueError as error:
+      where = record['file_line'] or f'pair {record["id"]!r}'
+      raise ValueError(f'{where}: {error}') from error
     reason, pair = _fitted(tokenizer, record, whole, limits)
     if reason:
       counts[f'dropped_{reason}'] += 1

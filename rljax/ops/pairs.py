@@ -116,8 +116,7 @@ def mismatched_kl(logp_BT: jax.Array, batch: PreferenceBatch) -> jax.Array:
 
   Args:
     logp_BT: of the policy before the update.
-    batch: the whole step, each prompt with the response that follows another
-      one (rotated by one place, so that none keeps its own), and the
+    batch: the whole step, each prompt with responses to another one, and the
       reference's log-probabilities. A mean over examples: one may be alone in
       its pair.
 

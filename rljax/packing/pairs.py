@@ -103,10 +103,11 @@ def pack_pairs(
 
 def mismatched(pairs: Sequence[TokenPair], row_length: int,
                share_prompt: bool) -> list[TokenPair]:
-  """Each prompt with the responses that belong to the next one, for KTO's z.
+  """Each prompt with the responses to the next one that differs, for KTO's z.
 
-  A rotation, so that none keeps its own. Of a prompt that leaves no room for
-  them, the end is kept.
+  Several examples may share a prompt, of a good and of a bad response; only
+  where all of a step do, it keeps responses to itself. Of a prompt that leaves
+  no room for them, the end is kept.
 
   Raises:
     ValueError: a single pair, of which nothing can be mismatched.
@@ -116,7 +117,10 @@ def mismatched(pairs: Sequence[TokenPair], row_length: int,
                      f'prompts and responses, got {len(pairs)}. Raise '
                      'data.examples_per_step.')
   found = []
-  for own, other in zip(pairs, [*pairs[1:], pairs[0]], strict=True):
+  for i, own in enumerate(pairs):
+    following = [*pairs[i + 1:], *pairs[:i]]
+    other = next((pair for pair in following if not np.array_equal(
+        pair.prompt, own.prompt)), following[0])
     swapped = dataclasses.replace(other, id=own.id, prompt=own.prompt)
     excess = stored_length(swapped, share_prompt) - row_length
     cut = max(-(-excess // (1 if share_prompt else 2)), 0)

@@ -70,6 +70,12 @@ class BoundaryTest(parameterized.TestCase):
     first = tokens_lib.tokenize(BYTE, step | {'steps': ''}, ends=False)
     self.assertEqual(first.prompt.tolist(), [257, 260, 72, 105, 258, 261])
 
+  def test_what_cannot_be_tokenised_is_named_by_its_line(self):
+    tokenizer = self.hugging_face(huggingface.CHATML)
+    step = record('er', 'ing') | {'steps': 'us', 'file_line': 'a.jsonl, line 3'}
+    with self.assertRaisesRegex(ValueError, 'a.jsonl, line 3: .*joins'):
+      tokens_lib.tokenize_all(tokenizer, [step], WIDE, ends=False)
+
   @parameterized.parameters(
       huggingface.CHATML, huggingface.TAGGED,
       huggingface.CHATML.replace('<|im_end|>', '<|im_end|><|im_end|>', 1))
@@ -90,7 +96,8 @@ class BoundaryTest(parameterized.TestCase):
 
   def test_steps_that_the_next_one_changes_or_that_end_are_refused(self):
     tokenizer = self.hugging_face(huggingface.CHATML)
-    with self.assertRaisesRegex(ValueError, 'to be the beginning of prompt'):
+    with self.assertRaisesRegex(
+        ValueError, "'us' and 'er', which the tokenizer joins. Move"):
       # One word, which the tokenizer has whole.
       tokens_lib.prompt_and_response(tokenizer, ASK, 'er', steps='us',
                                      ends=False)

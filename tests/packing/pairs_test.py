@@ -176,5 +176,16 @@ class PackTest(parameterized.TestCase):
       np.testing.assert_array_equal(value, before[name])
 
 
+class MismatchedTest(absltest.TestCase):
+
+  def test_no_prompt_keeps_responses_to_itself(self):
+    # Neighbours with one prompt, as a good and a bad response have.
+    some = [pair([prompt], [10 + i], [20 + i])
+            for i, prompt in enumerate((1, 1, 2, 2))]
+    found = packing.mismatched(some, 64, True)
+    self.assertEqual([int(one.prompt[0]) for one in found], [1, 1, 2, 2])
+    self.assertEqual([int(one.chosen[0]) for one in found], [12, 12, 10, 10])
+
+
 if __name__ == '__main__':
   absltest.main()

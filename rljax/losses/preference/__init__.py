@@ -1,11 +1,15 @@
 """Losses of pairs. A hyper-parameter of one name has one range in all of them.
 
-Each name is below, or the loss itself says what it may be: `alpha` and `gamma`
-have either sign, others a range that is the loss' own.
+A loss that brings a new one adds its name below, or says itself what it may be:
+`alpha` and `gamma` have either sign, others a range that is the loss' own (the
+contract test lists them).
 """
 from collections.abc import Mapping
 import math
+import numbers
 from typing import Any
+
+import jax
 
 POSITIVE = ('beta', 'reward_beta', 'tau')
 NOT_NEGATIVE = (
@@ -23,9 +27,10 @@ def check(name: str, hparams: Mapping[str, Any]):
   """
   for key, value in hparams.items():
     if key not in POSITIVE + NOT_NEGATIVE or (
-        value is None and key in OPTIONAL):
-      continue
-    is_number = isinstance(value, (int, float)) and math.isfinite(value)
+        value is None and key in OPTIONAL) or isinstance(value, jax.Array):
+      continue  # an array may be one that is traced, whose value nobody knows
+    is_number = isinstance(value, numbers.Real) and not isinstance(
+        value, bool) and math.isfinite(value)
     if not is_number or value < 0 or not value and key in POSITIVE:
       raise ValueError(
           f'Expected {key} {">" if key in POSITIVE else ">="} 0 of the '

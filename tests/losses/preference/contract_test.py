@@ -41,7 +41,9 @@ class RangesTest(parameterized.TestCase):
     ranges = [set(preference.POSITIVE), set(preference.NOT_NEGATIVE),
               _OWN_RANGE, _ANY_SIGN]
     for key in self.numbers(name):
-      self.assertEqual(sum(key in one for one in ranges), 1, key)
+      self.assertEqual(sum(key in one for one in ranges), 1, (
+          f'{key}: give it a range in rljax/losses/preference/__init__.py, or '
+          'list it above'))
 
   @parameterized.parameters(*losses.names('preference'))
   def test_numbers_out_of_range_are_refused_when_bound(self, name):
