@@ -181,7 +181,7 @@ def _of_all(row: np.ndarray) -> np.ndarray:
 
 
 def _whole(x: jax.Array, mesh) -> np.ndarray:
-  settle(jax.live_arrays())
+  settle_all(jax.live_arrays())
   with jax.set_mesh(mesh):
     found = jax.jit(_as_it_is, out_shardings=NamedSharding(
         mesh, PartitionSpec()))(x)
@@ -202,6 +202,19 @@ def settle(tree):
   if jax.process_count() > 1 and jax.default_backend() == 'cpu':
     jax.block_until_ready(tree)
   return tree
+
+
+def settle_all(arrays):
+  """Settles what is still there of these.
+
+  What saves a checkpoint lets go of its copies meanwhile, in another thread.
+  """
+  for x in arrays:
+    try:
+      settle(x)
+    except RuntimeError:
+      if not x.is_deleted():
+        raise
 
 
 def check_same(what: str, values: dict[str, Any]):

@@ -4,6 +4,8 @@ from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rljax import processes
@@ -98,6 +100,21 @@ class OrderTest(parameterized.TestCase):
     with mock.patch.dict(os.environ, environment, clear=True):
       processes.keep_collectives_in_order()
       self.assertEqual(os.environ.get('XLA_FLAGS', ''), want)
+
+
+class SettleTest(absltest.TestCase):
+
+  def test_what_another_thread_has_let_go_of_is_not_waited_for(self):
+    gone, fails = jnp.ones(3), mock.Mock()
+    gone.delete()
+    fails.is_deleted.return_value = False
+    fails.block_until_ready.side_effect = RuntimeError('a link is down')
+    with mock.patch.object(jax, 'process_count', lambda: 2):
+      with self.assertRaisesRegex(RuntimeError, 'deleted'):
+        processes.settle([gone])
+      processes.settle_all([gone, jnp.ones(3)])
+      with self.assertRaisesRegex(RuntimeError, 'a link is down'):
+        processes.settle_all([gone, fails])
 
 
 if __name__ == '__main__':
