@@ -39,7 +39,8 @@ from rljax.training import update as updates
 def run(config, workdir: str) -> states.TrainState:
   """Builds the pieces, then writes the algorithm out as a loop."""
   job = launch.start(config, workdir, 'sft')
-  check(config)
+  launch.check_rows(config.packing.num_rows, config.data.examples_per_step,
+                    'data.examples_per_step')
   parts = launch.num_microbatches(config, job.mesh)
   config = run_folder.claim(config, job.workdir, reads_start=False)
   keys = states.named_keys(config.seed, 'init', 'sample', 'update')
@@ -103,16 +104,6 @@ def run(config, workdir: str) -> states.TrainState:
   reporting.finish(job, config, clock, counter, sections,
                    reporting.training_plots(job, plots.SUPERVISED_PANELS))
   return state
-
-
-def check(config):
-  """Refuses, before anything is compiled, rows too few for some draw."""
-  examples, rows = config.data.examples_per_step, config.packing.num_rows
-  if rows < examples:
-    raise ValueError(
-        f'Expected packing.num_rows >= data.examples_per_step = {examples}, '
-        f'which any lengths fit in, got {rows}. Raise it: micro-batches '
-        'without a token cost nothing.')
 
 
 def open_examples(config, job):

@@ -208,11 +208,7 @@ def check(config):
                             + (roll.max_new_tokens if whole else 0)),
       num_responses=responses_in_step, max_prompt_length=roll.max_prompt_length,
       max_response_length=roll.max_new_tokens, row_length=pack.row_length)
-  if pack.num_rows < needed:
-    raise ValueError(
-        f'Expected packing.num_rows >= {needed}, which any lengths fit in, got '
-        f'{pack.num_rows}. Raise it: micro-batches without a token cost '
-        'nothing.')
+  launch.check_rows(pack.num_rows, needed)
 
 
 def check_replay(config, model):

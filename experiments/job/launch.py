@@ -139,6 +139,24 @@ def num_microbatches(config, mesh) -> int:
   return rows // (each * ways)
 
 
+def check_rows(rows: int, needed: int, name: str = ''):
+  """Refuses, before anything is compiled, rows too few for some draw.
+
+  Args:
+    rows: packing.num_rows.
+    needed: rows that any lengths fit in.
+    name: of the setting that says so.
+
+  Raises:
+    ValueError: they are.
+  """
+  if rows < needed:
+    raise ValueError(
+        f'Expected packing.num_rows >= {f"{name} = " if name else ""}{needed}, '
+        f'which any lengths fit in, got {rows}. Raise it: micro-batches '
+        'without a token cost nothing.')
+
+
 def check_positions(model, longest: int):
   """Refuses texts longer than the model's rotary positions were made for.
 

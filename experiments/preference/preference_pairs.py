@@ -102,14 +102,10 @@ def make_layout(config, job: launch.Job,
   Raises:
     ValueError: rows too few for some draw of pairs.
   """
-  pairs, rows = config.data.examples_per_step, config.packing.num_rows
-  if rows < pairs:
-    raise ValueError(
-        f'Expected packing.num_rows >= data.examples_per_step = {pairs}, which '
-        f'pairs of any lengths fit in, got {rows}. Raise it: micro-batches '
-        'without a token cost nothing.')
+  launch.check_rows(config.packing.num_rows, config.data.examples_per_step,
+                    'data.examples_per_step')
   return preference.Layout(
-      num_rows=rows, row_length=config.packing.row_length,
+      num_rows=config.packing.num_rows, row_length=config.packing.row_length,
       pairs_per_row=config.packing.pairs_per_row,
       num_microbatches=launch.num_microbatches(config, job.mesh),
       share_prompt=config.packing.share_prompt, one_sided=one_sided)

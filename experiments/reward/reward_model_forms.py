@@ -59,12 +59,8 @@ def check(config):
   if config.form == 'judge' and pack.num_candidates != 2:
     raise ValueError('Expected packing.num_candidates=2 for a judge of pairs, '
                      f'got {pack.num_candidates}. Set it.')
-  if pack.num_rows < config.data.lists_per_step:
-    raise ValueError(
-        'Expected packing.num_rows >= data.lists_per_step = '
-        f'{config.data.lists_per_step}, which any lengths fit in, got '
-        f'{pack.num_rows}. Raise it: micro-batches without a token cost '
-        'nothing.')
+  launch.check_rows(pack.num_rows, config.data.lists_per_step,
+                    'data.lists_per_step')
 
 
 def model_of(config, model):

@@ -70,10 +70,15 @@ def train(driver):
   batch = packing.pack_examples(
       list(tokens_BT), [np.arange(length) > 0] * rows, num_rows=rows,
       row_length=length)
+  take_steps(driver, update, state, lambda: batch)
+
+
+def take_steps(driver, update, state, make_batch):
+  """Answers with the loss of each step; making its batch is timed with it."""
   key = jax.random.key(0)
   driver.answer(versions=VERSIONS)
   while driver.wait():
-    state, metrics = update(state, batch, key)
+    state, metrics = update(state, make_batch(), key)
     jax.block_until_ready(state)
     driver.answer(loss=float(metrics['loss']))
 
@@ -160,12 +165,7 @@ def dpo(driver):
   ready = refer() if job['precomputed'] else None
   if job['precomputed']:
     params = None  # the reference is not needed any more
-  key = jax.random.key(0)
-  driver.answer(versions=VERSIONS)
-  while driver.wait():
-    state, metrics = update(state, ready or refer(), key)
-    jax.block_until_ready(state)
-    driver.answer(loss=float(metrics['loss']))
+  take_steps(driver, update, state, lambda: ready or refer())
 
 
 def reward(driver):
@@ -192,12 +192,7 @@ def reward(driver):
   del params  # the update donates them
   update = updates.make_update_fn(
       training_reward.compose(forward, objective.loss), optimizer)
-  key = jax.random.key(0)
-  driver.answer(versions=VERSIONS)
-  while driver.wait():
-    state, metrics = update(state, batch, key)
-    jax.block_until_ready(state)
-    driver.answer(loss=float(metrics['loss']))
+  take_steps(driver, update, state, lambda: batch)
 
 
 def products(driver):
